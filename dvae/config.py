@@ -1,0 +1,129 @@
+"""Objects that remember, as plain values, how they were made, so that a file can hold them without pickled code.
+
+A config is ``{"class_path": "dvae.networks.MLP", "init_args": {"hidden": [200, 200]}}``, the form that jsonargparse
+and LightningCLI use.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from dvae.errors import InputError
+
+__all__ = ["Configurable", "Module", "class_paths", "import_class", "instantiate"]
+
+T = TypeVar("T")
+
+
+class Configurable:
+    """Mixin that records an object's constructor arguments as plain values, in ``.config``.
+
+    Nothing is asked of a subclass: derive from it and write an ordinary ``__init__``. Arguments that are themselves
+    configurable are recorded as their configs; an argument that has no plain form (an array, a bare ``nn.Module``) is recorded
+    by its type only, and rebuilding from the config then asks for it.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        self = super().__new__(cls)
+        self.__dict__["_init_args"] = _bind(cls, args, kwargs)
+        return self
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """``{"class_path": str, "init_args": dict}``, plain values throughout."""
+        cls = type(self)
+        return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": dict(self.__dict__["_init_args"])}
+
+
+class Module(Configurable, nn.Module):
+    """A ``torch.nn.Module`` that remembers its constructor arguments: the base for encoders, decoders and estimators."""
+
+
+def instantiate(config: Any, base: type[T], name: str, **overrides: Any) -> T:
+    """Build the object that ``config`` describes; an object that already is a ``base`` passes through.
+
+    Arguments:
+        config: an instance of ``base``, or ``{"class_path": ..., "init_args": {...}}``.
+        base: the class that the result must derive from.
+        name: what the argument is called, for the error message.
+        overrides: further constructor arguments.
+
+    Raises:
+        InputError: the config has another form, its class cannot be imported or is no ``base``, or its arguments do not fit.
+    """
+    if isinstance(config, base):
+        return config
+    if not isinstance(config, Mapping) or not isinstance(config.get("class_path"), str):
+        if isinstance(config, Mapping) and "given_as" in config:
+            raise InputError(
+                f"{name} was given as an object of type {config['given_as']}, whose constructor arguments are not recorded; "
+                f"pass {name}=... when loading, or derive its class from dvae.Module"
+            )
+        raise InputError(f"{name} must be a {base.__name__} or a mapping with a class_path, got {config!r}")
+    unknown = set(config) - {"class_path", "init_args"}
+    if unknown:
+        raise InputError(f"{name} has unknown keys {sorted(unknown)}; expected class_path and init_args")
+    cls = import_class(config["class_path"], base, name)
+    arguments = config.get("init_args") or {}
+    if not isinstance(arguments, Mapping):
+        raise InputError(f"{name}.init_args must be a mapping, got {arguments!r}")
+    try:
+        inspect.signature(cls).bind(**arguments, **overrides)
+    except TypeError as error:
+        raise InputError(f"{name}: {config['class_path']} does not take these arguments: {error}") from None
+    return cls(**arguments, **overrides)
+
+
+def import_class(path: str, base: type[T], name: str) -> type[T]:
+    """Import the class at a dotted ``path`` and check that it derives from ``base``; an InputError names ``name`` otherwise."""
+    module, _, attribute = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"{name}: cannot import {path!r}: {error}") from None
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise InputError(f"{name}: {path!r} is not a subclass of {base.__name__}")
+    return found
+
+
+def class_paths(config: Any) -> Iterator[str]:
+    """Every class path in a config, at any depth."""
+    if isinstance(config, Mapping):
+        if isinstance(config.get("class_path"), str):
+            yield config["class_path"]
+        for value in config.values():
+            yield from class_paths(value)
+    elif isinstance(config, (list, tuple)):
+        for value in config:
+            yield from class_paths(value)
+
+
+def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    # Only what binds is recorded: copying and unpickling call __new__ without arguments, and a wrong call is __init__'s to report.
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    given = dict(zip(positional, args, strict=False)) | kwargs
+    return {name: _plain(value) for name, value in given.items()}
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, Configurable):
+        return value.config
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return value.item()
+    return {"given_as": f"{type(value).__module__}.{type(value).__qualname__}"}

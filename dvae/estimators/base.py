@@ -1,0 +1,179 @@
+"""What a gradient estimator is: a function from an objective f and a distribution q to d E_q[f(b)] / d logits."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from dvae.config import Module
+from dvae.errors import InputError
+from dvae.latents import Bernoulli
+
+__all__ = ["Draw", "Estimate", "GradientEstimator", "Objective"]
+
+Objective = Callable[..., Tensor]
+"""``f(sample, temperature=None)``: samples [*, B, D] to a value per example [*, B]; larger is better. A temperature says that the
+sample is relaxed."""
+
+
+class Estimate(NamedTuple):
+    """What an estimator returns.
+
+    value: [B], f at the hard samples, averaged over them; differentiable in what f depends on (theta).
+    grad: [B, D], the estimate of d E_q[f] / d logits; differentiable in the estimator's own parameters (phi), never in theta.
+    """
+
+    value: Tensor
+    grad: Tensor
+
+
+class Draw(NamedTuple):
+    """The samples that an estimate is made from. K is the estimator's ``num_samples``.
+
+    noise: [num_noise, K, B, D], uniform on (0, 1).
+    z: [K, B, D], relaxed samples, made from ``noise[0]``.
+    b: [K, B, D], their hard samples.
+    value: [K, B], f(b), without a graph.
+    """
+
+    noise: Tensor
+    z: Tensor
+    b: Tensor
+    value: Tensor
+
+
+class GradientEstimator(Module):
+    r"""Base class: it draws, evaluates f with the graph to theta, and hands the subclass a frozen f for everything else.
+
+    A subclass writes one equation, :meth:`gradient`. Its ``parameters()`` are phi, trained to minimise the variance of the gradient;
+    its buffers may hold running statistics, advanced in :meth:`update`, after they were read. Inside, differentiate with
+    ``torch.func`` only, without branches on data, so that the same code runs eagerly, compiled and under ``torch.vmap``.
+
+    Arguments:
+        num_samples: K, how many samples are drawn for each example; the estimate is their mean.
+
+    Raises:
+        InputError: ``num_samples`` is less than 1.
+    """
+
+    unbiased: bool = True
+    """Whether E[grad] = d E_q[f] / d logits exactly; ``dvae.certify`` measures it."""
+    num_noise: int = 1
+    """How many independent uniforms each latent variable needs per sample."""
+    evaluations_per_sample: int = 1
+    """Evaluations of f per sample, the one at the hard sample included; ``dvae.certify`` counts them."""
+
+    def __init__(self, num_samples: int = 1) -> None:
+        super().__init__()
+        if num_samples < 1:
+            raise InputError(f"num_samples must be at least 1, got {num_samples}")
+        self.num_samples = num_samples
+        self.is_built = False
+
+    @property
+    def num_evaluations(self) -> int:
+        """Evaluations of f in one estimate."""
+        return self.num_samples * self.evaluations_per_sample
+
+    def gradient(self, f: Objective, q: Bernoulli, draw: Draw, context: Tensor | None) -> Tensor:
+        """The estimator's equation: a gradient per sample, [K, B, D]; the estimate is its mean over K.
+
+        Arguments:
+            f: the objective on frozen theta, ``f(sample, temperature=None)``, [K, B, D] to [K, B].
+            q: the latent distribution, cut from the encoder; logits [B, D] (or [K, B, D] below another stochastic layer).
+            draw: noise, relaxed and hard samples, and f at the hard ones.
+            context: [B, C] or [K, B, C], what is known before the sample is drawn (the input, earlier layers), or None.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define gradient(self, f, q, draw, context)")
+
+    def update(self, draw: Draw) -> None:
+        """Advance running statistics by this draw; called in training mode, after the gradient was computed."""
+
+    def build(self, num_latents: int, num_context: int) -> None:
+        """Create the parameters whose shapes depend on the problem; called once, before the first estimate."""
+
+    def penalty(self, num_latents: int) -> Tensor | float:
+        """A regularizer on phi, added to the variance."""
+        return 0.0
+
+    def summary(self) -> dict[str, Tensor]:
+        """Scalars worth logging, such as a learned temperature."""
+        return {}
+
+    def ensure_built(self, num_latents: int, num_context: int) -> None:
+        """Call :meth:`build` if it has not been called yet."""
+        if not self.is_built:
+            self.build(num_latents, num_context)
+            self.is_built = True
+
+    def estimate(self, f: Objective, q: Bernoulli, draw: Draw, context: Tensor | None) -> Tensor:
+        """The gradient per sample, [K, B, D], and one advance of the running statistics; f must be frozen."""
+        grad = self.gradient(f, q, draw, context)
+        if self.training:
+            self.update(draw)
+        return grad
+
+    def forward(
+        self,
+        f: Objective,
+        q: Bernoulli,
+        context: Tensor | None = None,
+        *,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Estimate:
+        """Estimate d E_q[f] / d logits.
+
+        Arguments:
+            f: the objective. Trainable parameters that it uses must be its own: then f is an ``nn.Module``, which can be frozen.
+            q: logits [B, D].
+            context: [B, C], for control variates that look at the input.
+            noise: [num_noise, K, B, D]; drawn from ``generator`` where it is None.
+
+        Raises:
+            InputError: f is a plain function of trainable parameters, or returns another shape than [K, B].
+        """
+        logits = q.logits
+        q = q.detach()
+        self.ensure_built(logits.shape[-1], 0 if context is None else context.shape[-1])
+        if noise is None:
+            noise = q.noise(self.num_noise, self.num_samples, generator=generator)
+        z = q.relaxed(noise[0])
+        b = q.hard(z)
+        value = f(b)
+        expected = (self.num_samples, *logits.shape[: -q.event_dim])
+        if value.shape != expected:
+            raise InputError(
+                f"f must return one value per example, shape {expected}, for samples {tuple(b.shape)}; got {tuple(value.shape)}"
+            )
+        draw = Draw(noise, z, b, value.detach().to(z.dtype))
+        grad = self.estimate(_frozen(f, value), q, draw, context)
+        return Estimate(value.mean(0), grad.mean(0))
+
+
+def _frozen(f: Objective, value: Tensor) -> Objective:
+    """f on detached theta, with an optional temperature argument."""
+    if isinstance(f, nn.Module):
+        theta = {name: tensor.detach() for name, tensor in f.named_parameters()}
+        module, takes_temperature = f, _takes_temperature(f.forward)
+
+        def frozen(sample: Tensor, temperature: Tensor | None = None) -> Tensor:
+            kwargs = {"temperature": temperature} if takes_temperature else {}
+            return functional_call(module, theta, (sample,), kwargs)
+
+        return frozen
+    if value.requires_grad:
+        raise InputError(
+            "f depends on trainable parameters, so it must be an nn.Module that owns them, got a plain function, which cannot be "
+            "frozen: its parameters would leak into the gradient's variance"
+        )
+    return f if _takes_temperature(f) else lambda sample, temperature=None: f(sample)
+
+
+def _takes_temperature(f: Callable[..., Tensor]) -> bool:
+    return "temperature" in inspect.signature(f).parameters

@@ -1,0 +1,44 @@
+"""The Concrete (Gumbel-softmax) relaxation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dvae.errors import InputError
+from dvae.estimators.base import Draw, GradientEstimator, Objective
+from dvae.latents import Bernoulli
+
+__all__ = ["Concrete"]
+
+
+class Concrete(GradientEstimator):
+    r"""The gradient of f at the relaxed sample: low variance, biased.
+
+    .. math:: g = \frac{\partial f(\sigma(z / T))}{\partial \text{logits}}, \qquad z = \text{logits} + \text{logit}(u)
+
+    Source: Maddison et al. 2017, Jang et al. 2017. Cost: f at the hard sample, for theta and the reported ELBO, and f with its
+    derivative at the relaxed one. T is fixed: the variance of a biased gradient is smallest where it says nothing.
+
+    Arguments:
+        temperature: T, positive.
+        num_samples: K, samples per example.
+
+    Raises:
+        InputError: the temperature is not positive.
+    """
+
+    unbiased = False
+    evaluations_per_sample = 2
+
+    def __init__(self, temperature: float = 0.5, *, num_samples: int = 1) -> None:
+        super().__init__(num_samples)
+        if not temperature > 0:
+            raise InputError(f"temperature must be positive, got {temperature}")
+        self.temperature = temperature
+
+    def gradient(self, f: Objective, q: Bernoulli, draw: Draw, context: Tensor | None) -> Tensor:
+        def value(z: Tensor) -> Tensor:
+            return f(q.soft(z, self.temperature), temperature=self.temperature).sum()
+
+        return torch.func.grad(value)(draw.z)  # dz / dlogits = 1

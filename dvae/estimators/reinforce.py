@@ -1,0 +1,155 @@
+"""Score-function estimators: REINFORCE, its baselines, and leave-one-out over several samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dvae.errors import InputError
+from dvae.estimators.base import Draw, GradientEstimator, Objective
+from dvae.latents import Bernoulli
+from dvae.networks import MLP
+
+__all__ = ["LOO", "NVIL", "REINFORCE"]
+
+
+class REINFORCE(GradientEstimator):
+    r"""The score-function estimator, with no baseline or with a moving average of f.
+
+    .. math:: g = (f(b) - a)\,\nabla \log q(b)
+
+    Source: Williams 1992. Cost: one evaluation of f per sample; f need not be differentiable.
+
+    The average is read before it is updated: one that already holds the current f makes the gradient biased.
+
+    Arguments:
+        baseline: ``None``, or ``"moving_average"`` for a = the exponential average of f over past batches.
+        decay: of that average, in [0, 1).
+        num_samples: K, samples per example.
+
+    Raises:
+        InputError: an argument is outside its range.
+    """
+
+    def __init__(
+        self,
+        baseline: Literal["moving_average"] | None = None,
+        *,
+        decay: float = 0.9,
+        num_samples: int = 1,
+    ) -> None:
+        super().__init__(num_samples)
+        if baseline not in (None, "moving_average"):
+            raise InputError(f"baseline must be None or 'moving_average', got {baseline!r}")
+        self.moving_average = _MovingAverage(decay) if baseline else None
+
+    def gradient(self, f: Objective, q: Bernoulli, draw: Draw, context: Tensor | None) -> Tensor:
+        signal = draw.value if self.moving_average is None else draw.value - self.moving_average()
+        return signal[..., None] * q.score(draw.b)
+
+    def update(self, draw: Draw) -> None:
+        if self.moving_average is not None:
+            self.moving_average.update(draw.value)
+
+
+class LOO(GradientEstimator):
+    r"""REINFORCE with the mean of the other samples' values as each sample's baseline (leave-one-out).
+
+    .. math:: g = \frac{1}{K} \sum_k \Big(f(b_k) - \frac{1}{K-1} \sum_{j \ne k} f(b_j)\Big) \nabla \log q(b_k)
+
+    Source: Kool, van Hoof & Welling 2019. Cost: K evaluations of f; f need not be differentiable.
+
+    Arguments:
+        num_samples: K, at least 2.
+
+    Raises:
+        InputError: ``num_samples`` is less than 2.
+    """
+
+    def __init__(self, num_samples: int = 2) -> None:
+        if num_samples < 2:
+            raise InputError(f"num_samples must be at least 2 to leave one out, got {num_samples}")
+        super().__init__(num_samples)
+
+    def gradient(self, f: Objective, q: Bernoulli, draw: Draw, context: Tensor | None) -> Tensor:
+        # f_k - mean of the others = (f_k - mean of all) K / (K - 1)
+        signal = (draw.value - draw.value.mean(0)) * (self.num_samples / (self.num_samples - 1))
+        return signal[..., None] * q.score(draw.b)
+
+
+class NVIL(GradientEstimator):
+    r"""REINFORCE with a moving average and a network of the input as baseline.
+
+    .. math:: g = (f(b) - a - a_\phi(x)) \nabla \log q(b)
+
+    Source: Mnih & Gregor 2014. Cost: one evaluation of f per sample; f need not be differentiable. The network is trained, as every
+    phi here, on the variance of the gradient; the paper's squared error is the same up to the weight |b - p|^2.
+
+    Arguments:
+        hidden: widths of the baseline network's tanh layers.
+        variance_normalization: divide the signal by max(1, its running standard deviation), as the paper does. That scales the
+            gradient, so its expectation is no longer the gradient's but a positive multiple.
+        decay: of the moving averages, in [0, 1).
+        num_samples: K, samples per example.
+
+    Raises:
+        InputError: an argument is outside its range.
+    """
+
+    def __init__(
+        self,
+        hidden: Sequence[int] = (100,),
+        *,
+        variance_normalization: bool = False,
+        decay: float = 0.9,
+        num_samples: int = 1,
+    ) -> None:
+        super().__init__(num_samples)
+        self.hidden = list(hidden)
+        self.network: MLP | None = None
+        self.mean = _MovingAverage(decay)
+        self.square = _MovingAverage(decay) if variance_normalization else None
+        if variance_normalization:
+            self.unbiased = False
+
+    def build(self, num_latents: int, num_context: int) -> None:
+        # Without a context there is nothing for a network to look at: the moving average is the baseline.
+        self.network = MLP(num_context, 1, self.hidden, output_scale=0.0) if num_context else None
+
+    def gradient(self, f: Objective, q: Bernoulli, draw: Draw, context: Tensor | None) -> Tensor:
+        signal = draw.value - self.mean()
+        if self.network is not None and context is not None:
+            signal = signal - self.network(context).squeeze(-1)
+        if self.square is not None:
+            signal = signal / (self.square() - self.mean().square()).clamp(min=1.0).sqrt()
+        return signal[..., None] * q.score(draw.b)
+
+    def update(self, draw: Draw) -> None:
+        self.mean.update(draw.value)
+        if self.square is not None:
+            self.square.update(draw.value.square())
+
+
+class _MovingAverage(torch.nn.Module):
+    """Exponential average of batch means, without the pull towards its start at 0 (as Adam corrects its moments)."""
+
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise InputError(f"decay must be in [0, 1), got {decay}")
+        self.decay = decay
+        self.register_buffer("total", torch.zeros(()))
+        self.register_buffer("weight", torch.zeros(()))
+
+    def forward(self) -> Tensor:
+        return self.total / self.weight.clamp(min=torch.finfo(self.weight.dtype).tiny)
+
+    def update(self, value: Tensor) -> None:
+        self.total = self.decay * self.total + (1 - self.decay) * value.mean().to(self.total.dtype)
+        self.weight = self.decay * self.weight + (1 - self.decay)
