@@ -1,6 +1,7 @@
 """Discrete variational autoencoders with pluggable, certified gradient estimators, on PyTorch Lightning."""
 
 from dvae import estimators, latents, networks
+from dvae.certify import certify
 from dvae.config import Module
 from dvae.errors import InputError, NonFiniteError
 from dvae.estimators import Estimate, GradientEstimator
@@ -13,6 +14,7 @@ __all__ = [
     "InputError",
     "Module",
     "NonFiniteError",
+    "certify",
     "estimators",
     "latents",
     "networks",

@@ -39,7 +39,10 @@ class Configurable:
     def config(self) -> dict[str, Any]:
         """``{"class_path": str, "init_args": dict}``, plain values throughout."""
         cls = type(self)
-        return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": dict(self.__dict__["_init_args"])}
+        return {
+            "class_path": f"{cls.__module__}.{cls.__qualname__}",
+            "init_args": dict(self.__dict__["_init_args"]),
+        }
 
 
 class Module(Configurable, nn.Module):
@@ -107,7 +110,7 @@ def class_paths(config: Any) -> Iterator[str]:
 
 def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     # Only what binds is recorded: copying and unpickling call __new__ without arguments, and a wrong call is __init__'s to report.
-    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    parameters = inspect.signature(cls).parameters.values()
     positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     given = dict(zip(positional, args, strict=False)) | kwargs
     return {name: _plain(value) for name, value in given.items()}

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NamedTuple
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-__all__ = ["ActiveUnits", "MeanWithError"]
+from dvae.errors import InputError
+from dvae.step import step_loss
+
+if TYPE_CHECKING:
+    from dvae.models import DiscreteVAE
+
+__all__ = ["ActiveUnits", "GradientVariance", "MeanWithError", "log_gradient_variance"]
 
 
 class MeanWithError(Metric):
@@ -73,3 +81,54 @@ class ActiveUnits(Metric):
     def compute(self) -> Tensor:
         mean = self.total / self.count
         return (self.squares / self.count - mean.square() > self.threshold).sum()
+
+
+class GradientVariance(NamedTuple):
+    """Natural logarithms of the variance of one step's gradient over its noise, the mean over components.
+
+    logits: of the gradient with respect to the logits of all layers, mean over examples and latents.
+    encoder: of the gradient of the batch mean with respect to the encoder's parameters.
+    """
+
+    logits: float
+    encoder: float
+
+
+def log_gradient_variance(model: DiscreteVAE, x: Tensor, num_draws: int = 100, seed: int = 0) -> GradientVariance:
+    """The log-variance of a model's gradient at fixed parameters and a fixed batch, over draws of the noise.
+
+    Arguments:
+        model: its estimators' running statistics are not advanced.
+        x: batch [B, num_pixels]; the variance of the encoder's gradient falls with B.
+        num_draws: at least 2.
+        seed: of the noise.
+
+    Raises:
+        InputError: ``num_draws`` is less than 2.
+    """
+    if num_draws < 2:
+        raise InputError(f"num_draws must be at least 2, got {num_draws}")
+    x = model.check_input(x)
+    generator = torch.Generator(x.device).manual_seed(seed)
+    encoder = list(model.encoders.parameters())
+    training = model.training
+    model.eval()
+    totals: list[Tensor] = []
+    squares: list[Tensor] = []
+    try:
+        for _ in range(num_draws):
+            with torch.enable_grad():
+                output = step_loss(model, x, model.noise(x.shape[0], generator=generator))
+                encoder_gradients = torch.autograd.grad(output.loss, encoder)
+            drawn = [torch.cat([g.reshape(-1) for g in group]).double() for group in (output.gradients, encoder_gradients)]
+            totals = [total + g for total, g in zip(totals, drawn, strict=True)] if totals else drawn
+            new = [g.square() for g in drawn]
+            squares = [square + g for square, g in zip(squares, new, strict=True)] if squares else new
+    finally:
+        model.train(training)
+    variances = [
+        ((square / num_draws - (total / num_draws).square()) * num_draws / (num_draws - 1)).mean()
+        for total, square in zip(totals, squares, strict=True)
+    ]
+    logits, encoder_variance = (variance.clamp(min=torch.finfo(torch.float64).tiny).log().item() for variance in variances)
+    return GradientVariance(logits, encoder_variance)

@@ -198,9 +198,7 @@ class DiscreteVAE(Configurable, pl.LightningModule):
             return centred
         return torch.cat([centred.expand(*samples[0].shape[:-1], -1), *samples], dim=-1)
 
-    def noise(
-        self, batch_size: int, *, num_samples: int | None = None, generator: torch.Generator | None = None
-    ) -> list[Tensor]:
+    def noise(self, batch_size: int, *, num_samples: int | None = None, generator: torch.Generator | None = None) -> list[Tensor]:
         """Uniforms for :meth:`rollout`, [num_noise, K, batch_size, D] for each layer."""
         shapes = [
             (
@@ -214,9 +212,7 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         dtype = torch.float64 if self.mean.dtype == torch.float64 else torch.float32
         return [torch.rand(shape, generator=generator, dtype=dtype, device=self.mean.device) for shape in shapes]
 
-    def sample_layers(
-        self, x: Tensor, num_samples: int = 1, generator: torch.Generator | None = None
-    ) -> list[Layer]:
+    def sample_layers(self, x: Tensor, num_samples: int = 1, generator: torch.Generator | None = None) -> list[Layer]:
         """Hard samples of every layer, [num_samples, B, D]."""
         x = self.check_input(x)
         return self.rollout(x, self.noise(x.shape[0], num_samples=num_samples, generator=generator))
@@ -238,9 +234,7 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         layers = self.sample_layers(x, num_samples, generator)
         return self.terms(self.check_input(x), layers, kl="sampled").elbo
 
-    def importance_weighted_bound(
-        self, x: Tensor, num_samples: int = 100, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def importance_weighted_bound(self, x: Tensor, num_samples: int = 100, generator: torch.Generator | None = None) -> Tensor:
         """The multi-sample bound on log p(x) of each example in nats, [B] (Burda et al. 2016)."""
         return importance_weighted_bound(self.log_weights(x, num_samples, generator))
 
@@ -299,9 +293,7 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         optimizer = torch.optim.Adam(groups, betas=self.betas, eps=self.eps, fused=True)
         if self.lr_scheduler is None:
             return optimizer
-        scheduler = instantiate(
-            self.lr_scheduler, torch.optim.lr_scheduler.LRScheduler, "lr_scheduler", optimizer=optimizer
-        )
+        scheduler = instantiate(self.lr_scheduler, torch.optim.lr_scheduler.LRScheduler, "lr_scheduler", optimizer=optimizer)
         return [optimizer], [scheduler]
 
     def on_train_start(self) -> None:
@@ -408,7 +400,11 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         return seeded_generator(self._generator, self.seed, *counters)
 
     def _layers(
-        self, given: nn.Module | Mapping | Sequence | None, name: str, inputs: Sequence[int], outputs: Sequence[int]
+        self,
+        given: nn.Module | Mapping | Sequence | None,
+        name: str,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
     ) -> nn.ModuleList:
         if given is None:
             return nn.ModuleList(Linear(n_in, n_out) for n_in, n_out in zip(inputs, outputs, strict=True))

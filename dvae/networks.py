@@ -81,9 +81,7 @@ class ConvEncoder(Module):
         InputError: H or W is not divisible by 4.
     """
 
-    def __init__(
-        self, out_features: int = 200, image_shape: Sequence[int] = (1, 28, 28), channels: int = 32
-    ) -> None:
+    def __init__(self, out_features: int = 200, image_shape: Sequence[int] = (1, 28, 28), channels: int = 32) -> None:
         super().__init__()
         self.image_shape = _check_image_shape(image_shape)
         depth, height, width = self.image_shape
@@ -112,9 +110,7 @@ class ConvDecoder(Module):
         InputError: H or W is not divisible by 4.
     """
 
-    def __init__(
-        self, in_features: int = 200, image_shape: Sequence[int] = (1, 28, 28), channels: int = 32
-    ) -> None:
+    def __init__(self, in_features: int = 200, image_shape: Sequence[int] = (1, 28, 28), channels: int = 32) -> None:
         super().__init__()
         depth, height, width = _check_image_shape(image_shape)
         self.layers = nn.Sequential(
@@ -158,7 +154,5 @@ def dense(in_features: int, out_features: int) -> nn.Linear:
 
 def _check_image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
     if len(image_shape) != 3 or image_shape[1] % 4 or image_shape[2] % 4:
-        raise InputError(
-            f"image_shape must be (channels, height, width), the last two divisible by 4, got {tuple(image_shape)}"
-        )
+        raise InputError(f"image_shape must be (channels, height, width), the last two divisible by 4, got {tuple(image_shape)}")
     return (image_shape[0], image_shape[1], image_shape[2])

@@ -35,10 +35,16 @@ class Layer(NamedTuple):
 
 
 class StepOutput(NamedTuple):
-    """``loss`` carries the graph; ``metrics`` are detached scalars for the log."""
+    """What a step computes.
+
+    loss: scalar, with the graph.
+    metrics: detached scalars for the log.
+    gradients: each layer's estimate of d objective / d logits, [B, D], detached.
+    """
 
     loss: Tensor
     metrics: dict[str, Tensor]
+    gradients: list[Tensor]
 
 
 def step_loss(model: DiscreteVAE, x: Tensor, noise: Sequence[Tensor]) -> StepOutput:
@@ -58,6 +64,7 @@ def step_loss(model: DiscreteVAE, x: Tensor, noise: Sequence[Tensor]) -> StepOut
         "reconstruction": terms.reconstruction.mean().detach(),
         "kl": terms.kl.mean().detach(),
     }
+    gradients = []
     theta = {f"model.{name}": tensor.detach() for name, tensor in model.named_theta()}
     known = [Layer(layer.q.detach(), layer.z.detach(), layer.sample) for layer in layers]
     for index, estimator in enumerate(model.estimators):
@@ -73,9 +80,10 @@ def step_loss(model: DiscreteVAE, x: Tensor, noise: Sequence[Tensor]) -> StepOut
         surrogate = surrogate + (grad.detach() * logits).sum(event).mean()
         variance = variance + second_moment + estimator.penalty(logits.shape[-1])
         suffix = f"_{index + 1}" if len(layers) > 1 else ""
+        gradients.append(grad.detach())
         metrics[f"gradient_second_moment{suffix}"] = second_moment.detach()
         metrics.update({f"{name}{suffix}": scalar for name, scalar in estimator.summary().items()})
-    return StepOutput(variance - surrogate, metrics)
+    return StepOutput(variance - surrogate, metrics, gradients)
 
 
 def _frozen_objective(
@@ -99,9 +107,7 @@ class _Continuation(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(
-        self, x: Tensor, noise: Sequence[Tensor], layers: Sequence[Layer], temperature: Tensor | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, noise: Sequence[Tensor], layers: Sequence[Layer], temperature: Tensor | None) -> Tensor:
         layers = self.model.rollout(x, noise, layers, temperature)
         return self.model.objective(self.model.terms(x, layers))
 

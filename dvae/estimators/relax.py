@@ -43,9 +43,7 @@ class REBAR(GradientEstimator):
 
     evaluations_per_sample = 2
 
-    def __init__(
-        self, temperature: float = 0.5, eta: float = 1.0, *, coupled: bool = True, num_samples: int = 1
-    ) -> None:
+    def __init__(self, temperature: float = 0.5, eta: float = 1.0, *, coupled: bool = True, num_samples: int = 1) -> None:
         super().__init__(num_samples)
         if not temperature > 0:
             raise InputError(f"temperature must be positive, got {temperature}")
@@ -73,7 +71,8 @@ class REBAR(GradientEstimator):
             path = q.path(draw.z, derivative)
         else:
             conditional, pull_back = torch.func.vjp(
-                lambda logits: Bernoulli(logits).conditional(draw.b, draw.noise[1]), q.logits.expand_as(draw.z)
+                lambda logits: Bernoulli(logits).conditional(draw.b, draw.noise[1]),
+                q.logits.expand_as(draw.z),
             )
             value, conditional_derivative = _value_and_derivative(c, conditional)
             path = derivative - pull_back(conditional_derivative)[0]

@@ -1,0 +1,46 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUNS ?= runs
+STEPS ?= 20000
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train compare test test-slow lint certify benchmark clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed  ## make .venv and install dvae into it, once
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "dvae needs Python 3.10 or newer, got " + sys.version.split()[0] + "; name one with make PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+train: setup  ## train the main model (RELAX, L1) on the bundled data, evaluate it, draw pictures
+	$(BIN)/dvae fit --config configs/l1_relax.yaml --trainer.max_steps $(STEPS) --runs $(RUNS)
+	$(BIN)/dvae evaluate $(RUNS)/l1_relax
+	$(BIN)/dvae sample $(RUNS)/l1_relax --out $(RUNS)/l1_relax/pictures
+	$(BIN)/dvae encode $(RUNS)/l1_relax --out $(RUNS)/l1_relax/codes.npz
+
+compare: setup  ## train L1 under five estimators for as many steps, and tabulate them
+	$(BIN)/python -m dvae.benchmark compare --steps $(STEPS)
+
+test: setup  ## run the tests
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: setup  ## run the longer tests too
+	$(BIN)/python -m pytest
+
+lint: setup  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+certify: setup  ## certify RELAX against exact enumeration
+	$(BIN)/dvae certify dvae.estimators.RELAX
+
+clean:  ## remove runs, caches and the environment
+	rm -rf $(VENV) $(RUNS) .pytest_cache .mypy_cache .ruff_cache .hypothesis

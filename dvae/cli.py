@@ -1,0 +1,347 @@
+"""The ``dvae`` command."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from rich.progress import Progress
+
+from dvae import data as _data  # noqa: F401  # makes the data modules' short names known to the parser
+from dvae.certify import certify
+from dvae.checkpoints import find_checkpoint
+from dvae.config import import_class
+from dvae.data import bundled_folder
+from dvae.errors import InputError, NonFiniteError
+from dvae.estimators import GradientEstimator
+from dvae.evaluate import encode, evaluate, open_model
+from dvae.files import written_whole
+from dvae.models import DiscreteVAE
+from dvae.report import print_table, reconstruction_grid, sample_grid, save_picture
+
+__all__ = ["main"]
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 1 failed or not certified, 2 wrong usage."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        print(_usage())
+        return 0
+    if command not in _TRAINER_COMMANDS and command not in _COMMANDS:
+        print(
+            f"dvae: error: unknown command {command!r}, expected one of {', '.join(_ALL_COMMANDS)}",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        if command in _TRAINER_COMMANDS:
+            return _train_command(arguments)
+        parser_of, run, _ = _COMMANDS[command]
+        parser = ArgumentParser(prog=f"dvae {command}", description=_COMMANDS[command][2])
+        parser_of(parser)
+        return run(parser.parse_args(arguments[1:]))
+    except (InputError, NonFiniteError) as error:
+        print(f"dvae: error: {error}", file=sys.stderr)
+        return 1
+
+
+# Training ---------------------------------------------------------------------------------------------------------------------
+
+_TRAINER_COMMANDS = {
+    "fit": "train a model",
+    "validate": "run a checkpoint's validation with Lightning",
+    "test": "run a checkpoint's test with Lightning",
+}
+
+
+class _CLI(LightningCLI):
+    """LightningCLI with the project's loggers: every run has a folder of its own, RUNS/NAME/version_K."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--runs", type=str, default="runs", help="folder that holds all runs")
+        parser.add_argument("--name", type=str, default="run", help="name of the run; each gets a new RUNS/NAME/version_K")
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        assert self.subcommand is not None
+        config = self.config[self.subcommand]
+        if config.trainer.logger is None and self.subcommand == "fit":
+            folder = Path(config.runs)
+            try:
+                (folder / config.name).mkdir(parents=True, exist_ok=True)
+                if not os.access(folder / config.name, os.W_OK):
+                    raise PermissionError(13, "Permission denied")
+            except OSError as error:
+                raise InputError(f"runs: cannot write {folder / config.name}: {error.strerror}") from None
+            table = CSVLogger(folder, name=config.name)
+            kwargs["logger"] = [table, TensorBoardLogger(folder, name=config.name, version=table.version)]
+        return super().instantiate_trainer(**kwargs)
+
+
+def _train_command(arguments: list[str]) -> int:
+    command = arguments[0]
+    # Lightning's hints about workers and loggers are about other set-ups than this one.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    base = bundled_folder("configs") / "base.yaml"
+    cli = _CLI(
+        DiscreteVAE,
+        pl.LightningDataModule,
+        args=arguments,
+        subclass_mode_model=_names_model_class(arguments),
+        subclass_mode_data=True,
+        save_config_callback=SaveConfigCallback,
+        parser_kwargs={
+            "description": "Train and test discrete variational autoencoders; all other commands: dvae --help.",
+            **{name: {"default_config_files": [str(base)]} for name in _TRAINER_COMMANDS},
+        },
+        auto_configure_optimizers=False,
+        run=True,
+    )
+    if command == "fit" and cli.trainer.is_global_zero:
+        checkpoint = getattr(cli.trainer.checkpoint_callback, "best_model_path", "") or getattr(
+            cli.trainer.checkpoint_callback, "last_model_path", ""
+        )
+        print(f"trained for {cli.trainer.global_step} updates; the run is in {cli.trainer.log_dir}")
+        if checkpoint:
+            print(f"evaluate it with: dvae evaluate {os.path.relpath(checkpoint)}")
+    return 0
+
+
+def _names_model_class(arguments: Sequence[str]) -> bool:
+    """Whether flags or config files choose a model class of the user's; otherwise every argument of DiscreteVAE is a flag."""
+    import yaml
+
+    for position, argument in enumerate(arguments):
+        flag, _, value = argument.partition("=")
+        value = value or (arguments[position + 1] if position + 1 < len(arguments) else "")
+        if flag in ("--model", "--model.class_path"):
+            return True
+        if flag in ("--config", "-c") and Path(value).is_file():
+            try:
+                model = (yaml.safe_load(Path(value).read_text()) or {}).get("model")
+            except (yaml.YAMLError, AttributeError, OSError, UnicodeDecodeError):
+                continue  # the parser's own message about the file is the better one
+            if isinstance(model, dict) and "class_path" in model:
+                return True
+    return False
+
+
+# Commands on a checkpoint -----------------------------------------------------------------------------------------------------
+
+
+def _model_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "checkpoint",
+        type=str,
+        help="a checkpoint, or a folder of runs, of which the newest best.ckpt is taken",
+    )
+    parser.add_argument(
+        "--data",
+        type=str | None,
+        default=None,
+        help="'bundled', or a file or folder; default: the checkpoint's own data",
+    )
+    parser.add_argument("--split", type=str, default="test", help="train, valid or test")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    parser.add_argument("--device", type=str | None, default=None, help="cpu or cuda; default: the GPU if there is one")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="import classes from outside dvae that the checkpoint names; it runs their code",
+    )
+
+
+def _evaluate_arguments(parser: ArgumentParser) -> None:
+    _model_arguments(parser)
+    parser.add_argument("--samples", type=int, default=100, help="samples for each example")
+    parser.add_argument("--json", type=str | None, default=None, help="also write the figures to this file")
+
+
+def _evaluate(args: Namespace) -> int:
+    path = find_checkpoint(args.checkpoint)
+    with Progress(transient=True) as bar:
+        task = bar.add_task(f"evaluating on {args.split}", total=None)
+        result = evaluate(
+            path,
+            args.data,
+            split=args.split,
+            num_samples=args.samples,
+            seed=args.seed,
+            device=_device(args.device),
+            trust=args.trust,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    title = f"{path}: {result.num_examples} examples of {args.split}"
+    print_table(title, ["", "mean", "std. error"], result.rows())
+    if args.json is not None:
+        _write_json(args.json, {"checkpoint": str(path), "split": args.split, **result.as_dict()})
+    return 0
+
+
+def _sample_arguments(parser: ArgumentParser) -> None:
+    _model_arguments(parser)
+    parser.add_argument("--out", type=str | None, default=None, help="folder of the pictures; default: beside the checkpoint")
+    parser.add_argument("--images", type=int, default=64, help="images in each picture")
+
+
+def _sample(args: Namespace) -> int:
+    if args.images < 1:
+        raise InputError(f"images must be at least 1, got {args.images}")
+    path = find_checkpoint(args.checkpoint)
+    model, module = open_model(path, args.data, device=_device(args.device), trust=args.trust)
+    generator = torch.Generator(model.device).manual_seed(args.seed)
+    folder = path.parent if args.out is None else Path(args.out)
+    shape = getattr(module, "image_shape", None)
+    examples = module.split(args.split)
+    order = torch.randperm(examples.shape[0], generator=torch.Generator().manual_seed(args.seed))
+    x = model.check_input(examples[order[: max(args.images // 2, 1)]].to(model.device))
+    for name, picture in (
+        ("samples", sample_grid(model, args.images, shape, generator)),
+        ("reconstructions", reconstruction_grid(model, x, shape, generator)),
+    ):
+        print(f"{name}: {save_picture(picture, folder / f'{name}.png')}")
+    return 0
+
+
+def _encode_arguments(parser: ArgumentParser) -> None:
+    _model_arguments(parser)
+    parser.add_argument("--out", type=str, required=True, help="the .npz file to write: codes (bit-packed) and num_bits")
+
+
+def _encode(args: Namespace) -> int:
+    out = Path(args.out)
+    if out.suffix != ".npz":
+        raise InputError(f"out must be a .npz file, got {out}")
+    model, module = open_model(find_checkpoint(args.checkpoint), args.data, device=_device(args.device), trust=args.trust)
+    codes = encode(model, module.split(args.split)).numpy()
+    with written_whole(out) as temporary:
+        np.savez_compressed(temporary, codes=np.packbits(codes, axis=1), num_bits=np.array(codes.shape[1]))
+    print(f"{codes.shape[0]} codes of {codes.shape[1]} bits: {out} (numpy.unpackbits(codes, axis=1, count=num_bits))")
+    return 0
+
+
+# Certificates -----------------------------------------------------------------------------------------------------------------
+
+
+def _certify_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("estimator", type=str, help="import path of the class, such as dvae.estimators.RELAX")
+    parser.add_argument("--init_args", type=dict | None, default=None, help="its arguments, such as '{\"coupled\": false}'")
+    parser.add_argument("--problems", type=int, default=20, help="random problems")
+    parser.add_argument("--samples", type=int, default=200_000, help="draws for each problem")
+    parser.add_argument("--latents", type=int, default=4, help="latents in each problem")
+    parser.add_argument("--seed", type=int, default=0, help="seed of problems and draws")
+    parser.add_argument("--json", type=str | None, default=None, help="also write the certificate to this file")
+
+
+def _certify(args: Namespace) -> int:
+    # A class in the folder where the command runs is importable, as for a script there.
+    sys.path.insert(0, os.getcwd())
+    cls = import_class(args.estimator, GradientEstimator, "estimator")
+    try:
+        estimator = cls(**(args.init_args or {}))
+    except TypeError as error:
+        raise InputError(f"estimator: cannot make {args.estimator}: {error}") from None
+    with Progress(transient=True) as bar:
+        task = bar.add_task(f"certifying {cls.__name__}", total=args.problems + 1)
+        certificate = certify(
+            estimator,
+            num_problems=args.problems,
+            num_samples=args.samples,
+            num_latents=args.latents,
+            seed=args.seed,
+            progress=lambda report: bar.advance(task),
+        )
+    rows = [
+        (
+            r.problem,
+            f"{r.max_z:.2f}",
+            f"{r.variance:.3g}",
+            f"{r.reinforce_variance:.3g}",
+            f"{r.optimal_baseline_variance:.3g}",
+        )
+        for r in certificate.reports
+    ]
+    columns = ["problem", "largest |z|", "variance", "REINFORCE's", "with best constant"]
+    print_table(
+        f"{args.estimator}: {args.samples} samples a problem, {certificate.measured_evaluations} evaluations of f",
+        columns,
+        rows,
+    )
+    print(certificate.verdict)
+    if args.json is not None:
+        _write_json(args.json, certificate.as_dict())
+    return 0 if certificate.passed else 1
+
+
+_COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace], int], str]] = {
+    "evaluate": (
+        _evaluate_arguments,
+        _evaluate,
+        "ELBO, importance-weighted bound and more of a checkpoint, with error bars",
+    ),
+    "sample": (_sample_arguments, _sample, "PNG grids of samples from the prior and of reconstructions"),
+    "encode": (_encode_arguments, _encode, "binary codes of a data set, bit-packed, as .npz"),
+    "certify": (
+        _certify_arguments,
+        _certify,
+        "measure an estimator's bias and variance against exact enumeration",
+    ),
+}
+_ALL_COMMANDS = [*_TRAINER_COMMANDS, *_COMMANDS]
+
+
+def _usage() -> str:
+    descriptions = {**_TRAINER_COMMANDS, **{name: entry[2] for name, entry in _COMMANDS.items()}}
+    lines = [f"  {name:<10} {description}" for name, description in descriptions.items()]
+    return "\n".join(
+        [
+            "usage: dvae COMMAND ...",
+            "",
+            "Discrete variational autoencoders with pluggable, certified gradient estimators.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "dvae COMMAND --help lists a command's arguments.",
+        ]
+    )
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def _device(name: str | None) -> torch.device | None:
+    if name is None:
+        return None
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device must be cpu or cuda, got {name!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {name!r} was asked for, but there is no GPU")
+    return device
+
+
+def _write_json(path: str, content: dict[str, Any]) -> None:
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,201 @@
+"""Evaluating a trained model on a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from dvae.checkpoints import load_model
+from dvae.data import data_module
+from dvae.errors import InputError
+from dvae.metrics import ActiveUnits, MeanWithError, log_gradient_variance
+from dvae.models import DiscreteVAE
+from dvae.objectives import importance_weighted_bound
+
+__all__ = ["Evaluation", "Mean", "encode", "evaluate", "open_model"]
+
+# Samples are evaluated this many pixels at a time, so that memory does not grow with the number of samples.
+_MAX_PIXELS = 1 << 23
+
+
+class Mean(NamedTuple):
+    """A mean over examples with its standard error, in nats."""
+
+    mean: float
+    standard_error: float
+
+
+class Evaluation(NamedTuple):
+    """What :func:`evaluate` measured.
+
+    elbo, importance_weighted_bound, reconstruction, kl: means over examples, nats.
+    active_units: for each layer, latents whose q(b = 1 | x) has a variance above .01 over the data.
+    log_variance_logits, log_variance_encoder: see :func:`dvae.metrics.log_gradient_variance`; on one batch of training size.
+    """
+
+    num_examples: int
+    num_samples: int
+    elbo: Mean
+    importance_weighted_bound: Mean
+    reconstruction: Mean
+    kl: Mean
+    active_units: list[int]
+    num_latents: int
+    log_variance_logits: float
+    log_variance_encoder: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {name: value._asdict() if isinstance(value, Mean) else value for name, value in self._asdict().items()}
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """(quantity, value, standard error) as text, for a table."""
+
+        def nats(name: str, value: Mean) -> tuple[str, str, str]:
+            return name, f"{value.mean:.2f}", f"{value.standard_error:.2f}"
+
+        return [
+            nats("ELBO (nats)", self.elbo),
+            nats("  reconstruction", self.reconstruction),
+            nats("  KL", self.kl),
+            nats(f"importance-weighted bound, {self.num_samples} samples", self.importance_weighted_bound),
+            (f"active units (of {self.num_latents} a layer)", ", ".join(map(str, self.active_units)), ""),
+            ("log-variance of the gradient: logits", f"{self.log_variance_logits:.2f}", ""),
+            ("log-variance of the gradient: encoder", f"{self.log_variance_encoder:.2f}", ""),
+        ]
+
+
+@torch.no_grad()
+def evaluate(
+    model: DiscreteVAE | str | Path,
+    data: pl.LightningDataModule | str | Path | None = None,
+    *,
+    split: str = "test",
+    num_samples: int = 100,
+    num_draws: int = 100,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    trust: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """ELBO, importance-weighted bound and what belongs to them, with standard errors over the examples.
+
+    Arguments:
+        model: a model, a checkpoint, or a folder that holds some.
+        data: a data module, a path to a data set, or None for the checkpoint's own.
+        split: "train", "valid" or "test".
+        num_samples: samples of q for each example; memory does not grow with it.
+        num_draws: draws for the log-variance of the gradient, on the split's first 24 examples.
+        seed: of all noise; the same seed gives the same figures.
+        device: where to compute; the GPU if there is one.
+        trust: import classes from outside ``dvae`` that the checkpoint names.
+        progress: called with the number of examples done and their total.
+
+    Raises:
+        InputError: an argument, the checkpoint or the data set is not what was expected.
+    """
+    if num_samples < 1:
+        raise InputError(f"num_samples must be at least 1, got {num_samples}")
+    model, module = open_model(model, data, device=device, trust=trust)
+    examples = _examples(model, module, split)
+    generator = torch.Generator(model.device).manual_seed(seed)
+    elbo, bound, reconstruction, kl = (MeanWithError().to(model.device) for _ in range(4))
+    active = [ActiveUnits(model.num_latents).to(model.device) for _ in range(model.num_layers)]
+    batch_size = 100
+    for start in range(0, examples.shape[0], batch_size):
+        x = model.check_input(examples[start : start + batch_size].to(model.device))
+        chunk = max(1, _MAX_PIXELS // x.numel())
+        sums = torch.zeros(2, x.shape[0], dtype=torch.float64, device=x.device)
+        log_weights = []
+        for first in range(0, num_samples, chunk):
+            layers = model.sample_layers(x, min(chunk, num_samples - first), generator)
+            terms = model.terms(x, layers)
+            sums += torch.stack([part.double().sum(0) for part in terms])
+            sampled = terms if model.kl == "sampled" else model.terms(x, layers, kl="sampled")
+            log_weights.append(sampled.elbo.double())
+        reconstruction.update(sums[0] / num_samples)
+        kl.update(sums[1] / num_samples)
+        elbo.update((sums[0] - sums[1]) / num_samples)
+        bound.update(importance_weighted_bound(torch.cat(log_weights)))
+        for layer, metric in zip(layers, active, strict=True):
+            metric.update(layer.q.probs.reshape(-1, model.num_latents))
+        if progress is not None:
+            progress(min(start + batch_size, examples.shape[0]), examples.shape[0])
+    variance = log_gradient_variance(model, examples[:24].to(model.device), num_draws, seed)
+    return Evaluation(
+        num_examples=examples.shape[0],
+        num_samples=num_samples,
+        elbo=_mean(elbo),
+        importance_weighted_bound=_mean(bound),
+        reconstruction=_mean(reconstruction),
+        kl=_mean(kl),
+        active_units=[int(metric.compute()) for metric in active],
+        num_latents=model.num_latents,
+        log_variance_logits=variance.logits,
+        log_variance_encoder=variance.encoder,
+    )
+
+
+@torch.no_grad()
+def encode(model: DiscreteVAE, examples: Tensor, batch_size: int = 1000) -> Tensor:
+    """The most probable code of each example, all layers side by side: [N, L D], uint8 in {0, 1}.
+
+    A layer's code is the mode of its distribution given the mode of the layer before.
+
+    Arguments:
+        examples: [N, num_pixels], in [0, 1].
+        batch_size: how many are encoded at a time.
+    """
+    codes = []
+    for x in examples.split(batch_size):
+        x = model.check_input(x.to(model.device))
+        layers: list[Tensor] = []
+        for index in range(model.num_layers):
+            logits = model.infer(index, x, layers).logits
+            layers.append((logits > 0).to(logits.dtype))
+        codes.append(torch.cat(layers, dim=-1).to(torch.uint8).cpu())
+    return torch.cat(codes)
+
+
+def open_model(
+    model: DiscreteVAE | str | Path,
+    data: pl.LightningDataModule | str | Path | None = None,
+    *,
+    device: str | torch.device | None = None,
+    trust: bool = False,
+) -> tuple[DiscreteVAE, pl.LightningDataModule]:
+    """The model, on its device and in evaluation mode, and the data set: the given one or the checkpoint's.
+
+    Raises:
+        InputError: as :func:`evaluate`.
+    """
+    saved = None
+    if not isinstance(model, DiscreteVAE):
+        model, checkpoint = load_model(model, trust=trust)
+        saved = checkpoint["dvae"].get("data")
+        if data is None and saved is None:
+            raise InputError("the checkpoint does not say what data it was trained on; pass --data (data=...)")
+    elif data is None:
+        data = getattr(model._trainer, "datamodule", None)
+        if data is None:
+            raise InputError("data must be given: the model was not trained with a data module")
+    module = data if isinstance(data, pl.LightningDataModule) else data_module(saved if data is None else data, trust=trust)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else model.device
+    return model.to(device).eval(), module
+
+
+def _examples(model: DiscreteVAE, module: pl.LightningDataModule, split: str) -> Tensor:
+    examples = module.split(split)
+    if examples[:1].numel() != model.num_pixels:
+        raise InputError(f"data must have {model.num_pixels} values per example for this model, got {examples[:1].numel()}")
+    return examples
+
+
+def _mean(metric: MeanWithError) -> Mean:
+    return Mean(metric.compute().item(), metric.standard_error.item())
