@@ -94,8 +94,9 @@ def certify(
 
     For each problem, thousands of independent chains of the estimator run at batch size 1 in float64, with running statistics
     advancing as in training and with phi trained on the problem first, so that a baseline that has seen the current sample, or a
-    control variate that is right only when it is zero, is found. A last problem is the whole training step of a model with two stochastic layers. The statistic is
-    :math:`z = (\bar g - \nabla) / \text{standard error}` for each of the D components, the error taken over chains.
+    control variate that is right only when it is zero, is found. A last problem is the whole training step of a model with two
+    stochastic layers. The statistic is :math:`z = (\bar g - \nabla) / \text{standard error}` for each of the D components, the
+    error taken over chains.
 
     Arguments:
         estimator: an estimator, or its class, made with its defaults. It is copied, not changed.

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from dvae.checkpoints import load_model
-from dvae.data import data_module
+from dvae.data import DataModule, data_module
 from dvae.errors import InputError
 from dvae.metrics import ActiveUnits, MeanWithError, log_gradient_variance
 from dvae.models import DiscreteVAE
@@ -73,7 +72,7 @@ class Evaluation(NamedTuple):
 @torch.no_grad()
 def evaluate(
     model: DiscreteVAE | str | Path,
-    data: pl.LightningDataModule | str | Path | None = None,
+    data: DataModule | str | Path | None = None,
     *,
     split: str = "test",
     num_samples: int = 100,
@@ -164,11 +163,11 @@ def encode(model: DiscreteVAE, examples: Tensor, batch_size: int = 1000) -> Tens
 
 def open_model(
     model: DiscreteVAE | str | Path,
-    data: pl.LightningDataModule | str | Path | None = None,
+    data: DataModule | str | Path | None = None,
     *,
     device: str | torch.device | None = None,
     trust: bool = False,
-) -> tuple[DiscreteVAE, pl.LightningDataModule]:
+) -> tuple[DiscreteVAE, DataModule]:
     """The model, on its device and in evaluation mode, and the data set: the given one or the checkpoint's.
 
     Raises:
@@ -184,13 +183,15 @@ def open_model(
         data = getattr(model._trainer, "datamodule", None)
         if data is None:
             raise InputError("data must be given: the model was not trained with a data module")
-    module = data if isinstance(data, pl.LightningDataModule) else data_module(saved if data is None else data, trust=trust)
+    module = data_module(saved if data is None else data, trust=trust)
+    if not isinstance(module, DataModule):
+        raise InputError(f"data must be a dvae.data.DataModule, whose splits can be taken whole, got {type(module).__name__}")
     if device is None:
         device = "cuda" if torch.cuda.is_available() else model.device
     return model.to(device).eval(), module
 
 
-def _examples(model: DiscreteVAE, module: pl.LightningDataModule, split: str) -> Tensor:
+def _examples(model: DiscreteVAE, module: DataModule, split: str) -> Tensor:
     examples = module.split(split)
     if examples[:1].numel() != model.num_pixels:
         raise InputError(f"data must have {model.num_pixels} values per example for this model, got {examples[:1].numel()}")

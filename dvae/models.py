@@ -32,9 +32,9 @@ class DiscreteVAE(Configurable, pl.LightningModule):
     .. math:: \text{ELBO}(x) = E_{q(b|x)}[\log p(x|b) + \log p(b) - \log q(b|x)]
 
     With L stochastic layers, :math:`q = \prod_l q(b_l | b_{l-1})`, b_0 = x, and :math:`p = p(b_L) \prod_l p(b_{l-1} | b_l)`. The
-    defaults are the linear model L1 of Grathwohl et al. 2018; ``num_layers=2`` is their L2, and :class:`dvae.networks.MLP` as encoder and
-    decoder their NL1. The encoder sees x less the training set's mean, further maps see 2b - 1, and the pixels' logits have the
-    logit of the mean added: both are set from the data when training starts.
+    defaults are the linear model L1 of Grathwohl et al. 2018; ``num_layers=2`` is their L2, and :class:`dvae.networks.MLP` as
+    encoder and decoder their NL1. The encoder sees x less the training set's mean, further maps see 2b - 1, and the pixels' logits
+    have the logit of the mean added: both are set from the data when training starts.
 
     Every module argument is an instance or a config ``{"class_path": ..., "init_args": {...}}``.
 
@@ -353,7 +353,7 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         optimizer.step()
         optimizer.zero_grad()
         if self.lr_scheduler is not None:
-            self.lr_schedulers().step()  # type: ignore[union-attr, call-arg]
+            self.lr_schedulers().step()  # type: ignore[union-attr]
 
     def _log_training(self, metrics: Mapping[str, Tensor]) -> None:
         # Sums stay on the device, and Lightning's logger is called only when it would write: a call costs as much as a small step.
@@ -377,10 +377,10 @@ class DiscreteVAE(Configurable, pl.LightningModule):
 
     def _mean_of_batches(self) -> Tensor:
         total, count = torch.zeros_like(self.mean), 0
-        for batch in self.trainer.train_dataloader:  # type: ignore[union-attr]
+        for batch in self.trainer.train_dataloader or ():
             x = self._flat(_first(batch).to(self.device))
             total, count = total + x.sum(0), count + x.shape[0]
-        return self.trainer.strategy.reduce(total / max(count, 1), reduce_op="mean")  # type: ignore[return-value]
+        return self.trainer.strategy.reduce(total / max(count, 1), reduce_op="mean")
 
     def _batch(self, batch: Any) -> Tensor:
         x = _first(batch)

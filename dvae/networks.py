@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -46,7 +47,7 @@ class MLP(Module):
         if activation not in _ACTIVATIONS:
             raise InputError(f"activation must be one of {sorted(_ACTIVATIONS)}, got {activation!r}")
         layers: list[nn.Module] = []
-        for n_in, n_out in zip(sizes[:-2], sizes[1:-1], strict=True):
+        for n_in, n_out in itertools.pairwise(sizes[:-1]):
             layers += [dense(n_in, n_out), _ACTIVATIONS[activation]()]
         last = dense(sizes[-2], sizes[-1])
         with torch.no_grad():

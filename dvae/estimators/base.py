@@ -51,7 +51,8 @@ class GradientEstimator(Module):
     r"""Base class: it draws, evaluates f with the graph to theta, and hands the subclass a frozen f for everything else.
 
     A subclass writes one equation, :meth:`gradient`. Its ``parameters()`` are phi, trained to minimise the gradient's variance; its
-    buffers may hold running statistics, advanced in :meth:`update`, after they were read. Inside, differentiate with ``torch.func`` only, without branches on data, so that the same code runs eagerly, compiled and under ``torch.vmap``.
+    buffers may hold running statistics, advanced in :meth:`update`, after they were read. Inside, differentiate with
+    ``torch.func`` only, without branches on data, so that the same code runs eagerly, compiled and under ``torch.vmap``.
 
     Arguments:
         num_samples: K, how many samples are drawn for each example; the estimate is their mean.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +28,9 @@ class REBAR(GradientEstimator):
 
     with gradients with respect to the logits and :math:`\tilde z \sim p(z | b)`. Source: Tucker et al. 2017.
 
-    Coupled, :math:`\tilde z` is drawn from the same uniform as z, so that both have one value and one derivative of c serves for both
-    (:meth:`dvae.latents.Bernoulli.path`): two evaluations of f per sample, and three with independent noise. T and eta are phi, learned
-    by minimising the variance of g.
+    Coupled, :math:`\tilde z` is drawn from the same uniform as z, so that both have one value and one derivative of c serves for
+    both (:meth:`dvae.latents.Bernoulli.path`): two evaluations of f per sample, and three with independent noise. T and eta are
+    phi, learned by minimising the variance of g.
 
     Arguments:
         temperature: the initial T, positive.
@@ -70,7 +71,7 @@ class REBAR(GradientEstimator):
         if self.coupled:
             path = q.path(draw.z, derivative)
         else:
-            conditional, pull_back = torch.func.vjp(
+            conditional, pull_back, *_ = torch.func.vjp(
                 lambda logits: Bernoulli(logits).conditional(draw.b, draw.noise[1]),
                 q.logits.expand_as(draw.z),
             )
@@ -93,8 +94,8 @@ class RELAX(REBAR):
         black_box: c = r alone, for an f without a derivative; one evaluation of f per sample.
         network: r, a module ``(z [*, B, D], context [*, B, C] or None) -> [*, B]``, or its config; by default a
             :class:`dvae.control_variates.SurrogateNetwork` of ``depth`` hidden ReLU layers of ``hidden`` units.
-        weight_decay: of r's weights, in the units of the paper's code, which squares the gradient of the mean over a batch of 24 and
-            averages over batch and latents; here it is multiplied by 24^2 D to weigh the same against the sum over latents.
+        weight_decay: of r's weights, in the units of the paper's code, which squares the gradient of the mean over a batch of 24
+            and averages over batch and latents; here it is multiplied by 24^2 D to weigh the same against the sum over latents.
         temperature, eta, coupled, num_samples: as in :class:`REBAR`.
 
     Raises:
@@ -147,6 +148,6 @@ class RELAX(REBAR):
         return {"eta": self.eta.detach()} if self.black_box else super().summary()
 
 
-def _value_and_derivative(c, z: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def]
-    value, pull_back = torch.func.vjp(c, z)
+def _value_and_derivative(c: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
+    value, pull_back, *_ = torch.func.vjp(c, z)
     return value, pull_back(torch.ones_like(value))[0]

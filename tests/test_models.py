@@ -1,0 +1,348 @@
+"""DiscreteVAE: the ELBO against enumeration, the training step, and what a Lightning user expects of a module."""
+
+import math
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import dvae
+from dvae import DiscreteVAE, InputError, NonFiniteError
+from dvae.estimators import LOO, NVIL, REBAR, REINFORCE, RELAX, Concrete
+from dvae.latents import Bernoulli
+from dvae.networks import MLP, ConvDecoder, ConvEncoder
+from dvae.step import Layer, step_loss
+
+TINY = {"num_pixels": 16, "num_latents": 4, "seed": 0}
+
+
+def trainer(tmp_path, **kwargs) -> pl.Trainer:
+    options = {"max_steps": 20, "accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    return pl.Trainer(default_root_dir=tmp_path, enable_checkpointing=False, **{**options, **kwargs})
+
+
+def small_model(**kwargs) -> DiscreteVAE:
+    """Two layers of 3 latents over 4 pixels, in float64, with weights large enough to matter."""
+    model = DiscreteVAE(num_pixels=4, num_latents=3, **kwargs).double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.theta():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return model
+
+
+X = torch.tensor([[1.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.0]], dtype=torch.float64)
+
+
+def log_evidence(model: DiscreteVAE, x: torch.Tensor) -> torch.Tensor:
+    """log p(x) under one layer, by enumeration."""
+    states = Bernoulli(torch.zeros(3, dtype=torch.float64)).enumerate()
+    prior = Bernoulli(model.prior()).log_prob(states)
+    return torch.stack([torch.logsumexp(prior + model.log_likelihood(row, states), 0) for row in x])
+
+
+# The model ------------------------------------------------------------------------------------------------------------------
+
+
+def test_defaults_are_the_papers_linear_model():
+    model = DiscreteVAE()
+    assert isinstance(model.estimators[0], RELAX)
+    assert [tuple(p.shape) for p in model.encoders.parameters()] == [(200, 784), (200,)]
+    assert [tuple(p.shape) for p in model.decoders.parameters()] == [(784, 200), (784,)]
+    assert model.elbo(torch.zeros(3, 784)).shape == (3,)
+    assert model.elbo(torch.zeros(3, 1, 28, 28)).shape == (3,)
+
+
+@pytest.mark.parametrize("kl", ["sampled", "analytic"])
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_elbo_has_the_enumerated_expectation(kl, num_layers):
+    model = small_model(kl=kl, num_layers=num_layers)
+    generator = torch.Generator().manual_seed(1)
+    draws = torch.stack([model.elbo(X, 2000, generator) for _ in range(50)])
+    q = model.infer(0, X, [])
+    states = q.enumerate()[:, None].expand(-1, 2, -1)
+    if num_layers == 1:
+        values = model.terms(X, [Layer(q, states, states)], kl="sampled").elbo
+        exact = (q.log_prob(states).exp() * values).sum(0)
+    else:
+        upper = model.infer(1, X, [states])
+        exact = torch.zeros(2, dtype=torch.float64)
+        for state in q.enumerate():
+            top = state.expand_as(states)
+            values = model.terms(X, [Layer(q, states, states), Layer(upper, top, top)], kl="sampled").elbo
+            exact = exact + ((q.log_prob(states) + upper.log_prob(top)).exp() * values).sum(0)
+    z = (draws.mean(0) - exact) / (draws.std(0) / math.sqrt(50))
+    assert z.abs().max() < 4
+
+
+def test_importance_weighted_bound_grows_from_the_elbo_to_the_evidence():
+    model = small_model()
+    generator = torch.Generator().manual_seed(0)
+    elbo = model.elbo(X, 5000, generator)
+    evidence = log_evidence(model, X)
+    assert (elbo < evidence).all()
+    torch.testing.assert_close(model.importance_weighted_bound(X, 20_000, generator), evidence, atol=0.05, rtol=0)
+
+
+def test_model_samples_have_the_enumerated_pixel_means():
+    model = small_model()
+    states = Bernoulli(torch.zeros(3, dtype=torch.float64)).enumerate()
+    exact = (Bernoulli(model.prior()).log_prob(states).exp()[:, None] * torch.sigmoid(model.decode(states))).sum(0)
+    samples = model.sample(50_000, torch.Generator().manual_seed(0))
+    z = (samples.mean(0) - exact) / (samples.std(0) / math.sqrt(50_000))
+    assert z.abs().max() < 4
+
+
+def test_mean_centres_the_encoder_and_biases_the_pixels():
+    model = DiscreteVAE(**TINY)
+    mean = torch.linspace(0, 1, 16)
+    model.set_mean(mean)
+    torch.testing.assert_close(model.output_bias, torch.logit(mean.clamp(0.001, 0.999)))
+    torch.testing.assert_close(model.encode(mean[None]).logits, model.encoders[0](torch.zeros(1, 16)))
+
+
+def test_convolutional_networks_fit_in():
+    model = DiscreteVAE(REBAR(), ConvEncoder(8, (1, 8, 8), 4), ConvDecoder(8, (1, 8, 8), 4), num_pixels=64, num_latents=8)
+    output = step_loss(model, torch.ones(3, 64), model.noise(3))
+    output.loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+# The step -------------------------------------------------------------------------------------------------------------------
+
+
+def test_one_backward_gives_theta_the_elbo_and_phi_the_variance():
+    """theta's gradient from the loss is that of the surrogate alone, phi's that of the second moment alone."""
+    model = small_model(estimator=RELAX(hidden=5, weight_decay=0.0))
+    noise = model.noise(2, generator=torch.Generator().manual_seed(0))
+    output = step_loss(model, X, noise)
+    output.loss.backward()
+
+    layers = model.rollout(X, noise)
+    value = model.terms(X, layers).elbo.mean()
+    surrogate = value + (output.gradients[0] * layers[0].q.logits).sum(-1).mean()
+    expected = torch.autograd.grad(-surrogate, model.theta())
+    for parameter, gradient in zip(model.theta(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+    log_temperature = model.estimators[0].log_temperature
+    with torch.no_grad():
+        log_temperature += 1e-6
+        up = step_loss(model, X, noise).metrics["gradient_second_moment"]
+        log_temperature -= 2e-6
+        down = step_loss(model, X, noise).metrics["gradient_second_moment"]
+    torch.testing.assert_close(log_temperature.grad, (up - down) / 2e-6, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("make", [REINFORCE, LOO, NVIL, Concrete, REBAR, RELAX, lambda: RELAX(coupled=False, num_samples=2)])
+def test_every_estimator_learns(make, num_layers, tmp_path, tiny_data):
+    pl.seed_everything(0, verbose=False)
+    model = DiscreteVAE(make(), num_layers=num_layers, lr=0.01, **TINY)
+    model.set_mean(tiny_data.mean)
+    x = tiny_data.split("train").float()
+    before = model.elbo(x, 50).mean()
+    trainer(tmp_path, max_steps=200).fit(model, tiny_data)
+    assert model.elbo(x, 50).mean() > before + 1
+
+
+def test_the_direction_of_theta_does_not_depend_on_who_estimates_phi(tmp_path, tiny_data):
+    """At eta = 0 REBAR is REINFORCE, in the whole step."""
+    models = [DiscreteVAE(estimator, num_layers=2, **TINY) for estimator in (REINFORCE(), REBAR(eta=0.0))]
+    models[1].load_state_dict(models[0].state_dict(), strict=False)
+    x = tiny_data.split("train").float()
+    noise = models[0].noise(len(x))
+    for model in models:
+        step_loss(model, x, noise).loss.backward()
+    for first, second in zip(models[0].theta(), models[1].theta(), strict=True):
+        torch.testing.assert_close(first.grad, second.grad)
+
+
+# Training with Lightning ----------------------------------------------------------------------------------------------------
+
+
+def test_global_step_counts_iterations_and_mean_is_set_from_the_data(tmp_path, tiny_data):
+    model = DiscreteVAE(**TINY)
+    run = trainer(tmp_path, max_steps=7)
+    run.fit(model, tiny_data)
+    assert run.global_step == 7
+    assert model.iteration == 7
+    torch.testing.assert_close(model.mean, tiny_data.mean)
+
+
+def test_any_dataloader_will_do(tmp_path, tiny_data):
+    x = tiny_data.split("train").float()
+    model = DiscreteVAE(**TINY)
+    trainer(tmp_path, max_steps=4).fit(model, DataLoader(TensorDataset(x, torch.zeros(len(x))), batch_size=8))
+    torch.testing.assert_close(model.mean, x.mean(0))
+
+
+def test_warm_up_changes_phi_alone(tmp_path, tiny_data):
+    model = DiscreteVAE(RELAX(hidden=5), phi_warmup_steps=5, **TINY)
+    theta = [p.detach().clone() for p in model.theta()]
+    phi = [p.detach().clone() for p in model.phi()]
+    trainer(tmp_path, max_steps=5).fit(model, tiny_data)
+    assert all(torch.equal(a, b) for a, b in zip(theta, model.theta(), strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(phi, model.phi(), strict=True))
+    trainer(tmp_path, max_steps=6).fit(model, tiny_data)
+    assert not any(torch.equal(a, b) for a, b in zip(theta, model.theta(), strict=True))
+
+
+def test_warm_up_is_skipped_without_phi(tmp_path, tiny_data):
+    model = DiscreteVAE(REINFORCE(), phi_warmup_steps=100, **TINY)
+    before = model.prior.logits.detach().clone()
+    trainer(tmp_path, max_steps=2).fit(model, tiny_data)
+    assert not torch.equal(before, model.prior.logits)
+
+
+def test_learning_rates_of_both_groups_follow_the_schedule(tmp_path, tiny_data):
+    schedule = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 5, "gamma": 0.1}}
+    model = DiscreteVAE(lr=0.01, phi_lr=0.1, lr_scheduler=schedule, **TINY)
+    run = trainer(tmp_path, max_steps=12)
+    run.fit(model, tiny_data)
+    assert [group["lr"] for group in run.optimizers[0].param_groups] == pytest.approx([1e-4, 1e-3])
+
+
+def test_gradient_clipping_bounds_each_group_by_itself(tmp_path, tiny_data):
+    norms = []
+
+    class Watch(pl.Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            for group in optimizer.param_groups:
+                norms.append(torch.stack([p.grad.norm() for p in group["params"] if p.grad is not None]).norm().item())
+
+    model = DiscreteVAE(gradient_clip_norm=0.5, **TINY)
+    trainer(tmp_path, max_steps=3, callbacks=[Watch()]).fit(model, tiny_data)
+    assert len(norms) == 6
+    assert max(norms) < 0.5 + 1e-4
+    assert min(norms) > 0.4  # both were larger, so both were cut to the bound
+
+
+def test_accumulated_batches_make_the_gradient_of_their_mean(tmp_path, tiny_data):
+    seen = []
+
+    class Watch(pl.Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            seen.append([p.grad.clone() for p in pl_module.parameters()])
+
+    model = DiscreteVAE(RELAX(hidden=5), accumulate_grad_batches=2, **TINY).double()
+    model.set_mean(tiny_data.mean.double())
+    reference = DiscreteVAE(RELAX(hidden=5), **TINY).double()
+    reference.load_state_dict(model.state_dict())
+    run = trainer(tmp_path, max_steps=1, callbacks=[Watch()], precision="64-true")
+    run.fit(model, tiny_data)
+    assert (run.global_step, model.iteration) == (1, 2)
+    batches = iter(tiny_data.train_dataloader())
+    losses = []
+    for index in range(2):
+        generator = reference._seeded(0, 0, index)
+        losses.append(step_loss(reference, next(batches).double(), reference.noise(10, generator=generator)).loss)
+    (sum(losses) / 2).backward()
+    for gradient, parameter in zip(seen[0], reference.parameters(), strict=True):
+        torch.testing.assert_close(gradient, parameter.grad)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed"])
+def test_precision_is_lightnings(precision, tmp_path, tiny_data):
+    model = DiscreteVAE(**TINY)
+    run = trainer(tmp_path, max_steps=5, precision=precision)
+    run.fit(model, tiny_data)
+    assert run.global_step == 5
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+def test_noise_of_an_iteration_depends_on_seed_and_iteration_alone(tmp_path, tiny_data):
+    states = []
+    for disturbance in (0, 17):
+        pl.seed_everything(0, verbose=False)
+        model = DiscreteVAE(**TINY)
+        torch.rand(disturbance)
+        trainer(tmp_path, max_steps=6).fit(model, tiny_data)
+        states.append(model.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_resumed_run_ends_where_the_uninterrupted_one_does(tmp_path):
+    """Bit for bit, from a checkpoint in the middle of an epoch: parameters, optimizer, baselines, data order and noise."""
+    images = (torch.rand(50, 16, generator=torch.Generator().manual_seed(0)) < 0.3).float()
+
+    def run(max_steps, resume=None):
+        pl.seed_everything(0, verbose=False)
+        model = DiscreteVAE(NVIL(), lr=0.01, **TINY)
+        fitter = trainer(tmp_path, max_steps=max_steps)
+        fitter.fit(model, datamodule=dvae.data.ArrayData(images, batch_size=8), ckpt_path=resume)
+        return fitter, model
+
+    whole, expected = run(17)
+    half, _ = run(10)
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    resumed, actual = run(17, tmp_path / "half.ckpt")
+    assert resumed.global_step == 17
+    for name, tensor in expected.state_dict().items():
+        assert torch.equal(tensor, actual.state_dict()[name]), name
+    for first, second in zip(
+        whole.optimizers[0].state_dict()["state"].values(), resumed.optimizers[0].state_dict()["state"].values(), strict=True
+    ):
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_non_finite_loss_stops_the_run_at_its_step_with_the_last_good_parameters(tmp_path, tiny_data):
+    class Breaks(DiscreteVAE):
+        def objective(self, terms):
+            return terms.elbo * (float("nan") if self.training and self.iteration == 3 else 1.0)
+
+    model = Breaks(**TINY)
+    run = trainer(tmp_path)
+    with pytest.raises(NonFiniteError, match=r"the loss became nan at iteration 3 \(global step 3\); not finite: .*second_moment"):
+        run.fit(model, tiny_data)
+    assert run.global_step == 3
+    assert all(p.isfinite().all() for p in model.parameters())
+
+
+# Bad input ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(2, 15), r"x must be a tensor of 16 values per example, got \(2, 15\)"),
+        (torch.full((2, 16), 1.5), r"x must hold values in \[0, 1\], got values from 1.5 to 1.5"),
+        (torch.full((2, 16), -1.0), r"x must hold values in \[0, 1\], got values from -1 to -1"),
+        (torch.full((2, 16), float("nan")), r"x must hold values in \[0, 1\], got values from nan to nan"),
+        ([0.0] * 16, "x must be a tensor of 16 values per example, got list"),
+    ],
+)
+def test_bad_examples_are_refused(x, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        DiscreteVAE(**TINY).elbo(x)
+
+
+def test_bad_batches_of_a_foreign_loader_stop_training(tmp_path):
+    with pytest.raises(InputError, match=r"x must hold values in \[0, 1\]"):
+        trainer(tmp_path).fit(DiscreteVAE(**TINY), DataLoader(torch.full((8, 16), 255.0), batch_size=4))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"kl": "exact"}, "kl must be 'sampled' or 'analytic', got 'exact'"),
+        ({"lr": -1.0}, "lr must be at least 0, got -1.0"),
+        ({"num_latents": 0}, "num_latents must be at least 1, got 0"),
+        ({"gradient_clip_norm": 0.0}, "gradient_clip_norm must be positive or None, got 0.0"),
+        ({"encoder": nn.Linear(16, 5)}, r"encoder must take \[\*, 16\] to \[\*, 4\], but took \(1, 2, 16\) to \(1, 2, 5\)"),
+        ({"decoder": MLP(3, 16)}, r"decoder must take \[\*, 4\] to \[\*, 16\]; it raised"),
+        ({"encoder": [MLP(16, 4), MLP(4, 4)]}, "encoder must be 1 modules, one per stochastic layer, got 2"),
+        ({"estimator": "RELAX"}, "estimator must be a GradientEstimator or a mapping with a class_path, got 'RELAX'"),
+        ({"estimator": {"class_path": "dvae.estimators.RELAXX"}}, "estimator: cannot import 'dvae.estimators.RELAXX'"),
+        ({"estimator": {"class_path": "dvae.networks.MLP"}}, "is not a subclass of GradientEstimator"),
+        (
+            {"estimator": {"class_path": "dvae.estimators.RELAX", "init_args": {"width": 3}}},
+            "estimator: dvae.estimators.RELAX does not take these arguments: got an unexpected keyword argument 'width'",
+        ),
+    ],
+)
+def test_bad_arguments_are_named(kwargs, message):
+    with pytest.raises(InputError, match=message):
+        DiscreteVAE(**{**TINY, **kwargs})
