@@ -1,11 +1,14 @@
 """Discrete variational autoencoders with pluggable, certified gradient estimators, on PyTorch Lightning."""
 
-from dvae import estimators, latents, networks
+from dvae import data, estimators, latents, networks
 from dvae.certify import certify
 from dvae.config import Module
 from dvae.errors import InputError, NonFiniteError
 from dvae.estimators import Estimate, GradientEstimator
+from dvae.evaluate import evaluate
 from dvae.models import DiscreteVAE
+
+__version__ = "0.1.0"
 
 __all__ = [
     "DiscreteVAE",
@@ -15,7 +18,9 @@ __all__ = [
     "Module",
     "NonFiniteError",
     "certify",
+    "data",
     "estimators",
+    "evaluate",
     "latents",
     "networks",
 ]

@@ -20,6 +20,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from rich.progress import Progress
 
 from dvae import data as _data  # noqa: F401  # makes the data modules' short names known to the parser
+from dvae.benchmark import ESTIMATORS, benchmark
 from dvae.certify import certify
 from dvae.checkpoints import find_checkpoint
 from dvae.config import import_class
@@ -101,11 +102,7 @@ class _CLI(LightningCLI):
 
 def _train_command(arguments: list[str], given: Sequence[str] | None) -> int:
     command = arguments[0]
-    # Lightning's hints about workers and loggers are about other set-ups than this one.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    _quiet_lightning()
     base = bundled_folder("configs") / "base.yaml"
     cli = _CLI(
         DiscreteVAE,
@@ -131,6 +128,13 @@ def _train_command(arguments: list[str], given: Sequence[str] | None) -> int:
         if checkpoint:
             print(f"evaluate it with: dvae evaluate {os.path.relpath(checkpoint)}")
     return 0
+
+
+def _quiet_lightning() -> None:
+    # Hints about workers and logging intervals are about other set-ups than this one.
+    for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*smaller than the logging interval.*"):
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
 
 
 def _names_model_class(arguments: Sequence[str]) -> bool:
@@ -299,6 +303,51 @@ def _certify(args: Namespace) -> int:
     return 0 if certificate.passed else 1
 
 
+# Benchmark --------------------------------------------------------------------------------------------------------------------
+
+
+def _benchmark_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--estimators", type=list[str], default=list(ESTIMATORS), help="which, as a list: '[REINFORCE, RELAX]'")
+    parser.add_argument("--batch_size", type=int, default=24, help="examples in a batch")
+    parser.add_argument("--num_layers", type=int, default=1, help="stochastic layers")
+    parser.add_argument("--steps", type=int, default=300, help="timed steps in each repetition")
+    parser.add_argument("--repetitions", type=int, default=5, help="how often each is timed; the median counts")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch")
+    parser.add_argument("--json", type=str | None, default=None, help="also write the figures to this file")
+
+
+def _benchmark(args: Namespace) -> int:
+    _quiet_lightning()
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    torch.set_num_threads(args.threads)
+    with Progress(transient=True) as bar:
+        task = bar.add_task("timing", total=2 * args.repetitions * len(args.estimators))
+        times = benchmark(
+            args.estimators,
+            batch_size=args.batch_size,
+            num_layers=args.num_layers,
+            steps=args.steps,
+            repetitions=args.repetitions,
+            progress=lambda: bar.advance(task),
+        )
+    rows = [
+        (
+            t.estimator,
+            f"{t.bare:.2f}",
+            f"{t.bare / times[0].bare:.2f}",
+            f"{t.fit:.2f}",
+            f"{1000 / t.fit:.0f}",
+            f"{t.lightning_share:.0%}",
+        )
+        for t in times
+    ]
+    columns = ["estimator", "bare step (ms)", "ratio to the first", "Trainer.fit (ms)", "steps/s", "Lightning's share"]
+    print_table(f"batch {args.batch_size}, {args.num_layers} layer(s) of 200, {args.threads} thread(s)", columns, rows)
+    if args.json is not None:
+        _write_json(args.json, {"times": [t._asdict() for t in times]})
+    return 0
+
+
 _COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace], int], str]] = {
     "evaluate": (
         _evaluate_arguments,
@@ -307,6 +356,7 @@ _COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace
     ),
     "sample": (_sample_arguments, _sample, "PNG grids of samples from the prior and of reconstructions"),
     "encode": (_encode_arguments, _encode, "binary codes of a data set, bit-packed, as .npz"),
+    "benchmark": (_benchmark_arguments, _benchmark, "time a training step, by itself and through Lightning"),
     "certify": (
         _certify_arguments,
         _certify,

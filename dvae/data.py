@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from math import ceil, isqrt, prod
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -267,7 +268,7 @@ class DataModule(Configurable, pl.LightningDataModule):
         splits = self.read()
         checked = {name: _check(part, name) for name, part in zip(SPLITS, splits, strict=True) if part is not None}
         if "train" not in checked:
-            raise InputError(f"train must be given, got only {sorted(checked)}")
+            raise InputError("train must be given, got None")
         pixels = {name: part.shape[1:].numel() for name, part in checked.items()}
         if len(set(pixels.values())) > 1:
             raise InputError(f"all splits must have as many pixels as train, got {pixels}")
@@ -636,7 +637,7 @@ def data_module(source: Any = None, *, trust: bool = False) -> pl.LightningDataM
     """
     if isinstance(source, pl.LightningDataModule):
         return source
-    if source is None or source == "bundled":
+    if source is None or (isinstance(source, str) and source == "bundled"):
         return BinarizedMNIST()
     if isinstance(source, Mapping):
         foreign = [name for name in class_paths(source) if not name.startswith("dvae.")]
@@ -718,12 +719,12 @@ def _mix(*numbers: int) -> int:
 
 
 def _check_count(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
 
 
 def _check_seed(name: str, value: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
         raise InputError(f"{name} must be an integer of at least 0, got {value!r}")
 
 

@@ -1,5 +1,6 @@
 """Data sets, and the loader that cuts batches from them."""
 
+import contextlib
 import gzip
 import hashlib
 import importlib.util
@@ -483,9 +484,7 @@ def test_packed_bits_are_unpacked_when_said_so():
     bits = (np.random.default_rng(0).random((6, 21)) < 0.5).astype(np.uint8)
     data = ArrayData(np.packbits(bits, axis=1), packed_size=21)
     assert np.array_equal(data.split("train").numpy(), bits)
-    for size in (24, 20, 30):
-        if size == 24:
-            continue
+    for size in (20, 30):
         with pytest.raises(InputError, match=r"packed"):
             ArrayData(np.packbits(np.ones_like(bits), axis=1), packed_size=size)
 
@@ -574,7 +573,7 @@ class Objects:
         (np.array([["a", "b"]]), "train must be an array of numbers"),
         (np.array([[Objects()]]), "train must be an array of numbers"),
         ([[0, 1], [0]], "train must be an array of numbers"),
-        (None, "train must be an array of numbers"),
+        (None, "train must be given, got None"),
     ],
 )
 def test_bad_arrays_are_refused(train, message):
@@ -646,10 +645,8 @@ def test_any_damage_to_a_file_is_an_input_error(tmp_path):
         for place in generator.integers(0, len(content), 3):
             damaged[place] = generator.integers(256)
         path.write_bytes(bytes(damaged))
-        try:
+        with contextlib.suppress(InputError):
             ArrayData(path)
-        except InputError:
-            pass
 
 
 def test_an_archive_without_a_training_set_is_refused(tmp_path):
@@ -754,7 +751,7 @@ def test_static_mnist_is_drawn_once(tmp_path):
 
 
 def test_missing_and_truncated_idx_files_are_refused(tmp_path):
-    with pytest.raises(InputError, match="root must hold the four unpacked IDX files of MNIST.*download=True fetches them"):
+    with pytest.raises(InputError, match=r"root must hold the four unpacked IDX files of MNIST.*download=True fetches them"):
         MNIST(tmp_path).setup()
     write_mnist(tmp_path)
     file = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
@@ -840,7 +837,7 @@ def test_a_data_module_is_rebuilt_from_its_config(tmp_path):
 
 
 def test_sources_that_mean_nothing_are_refused(tmp_path):
-    with pytest.raises(InputError, match="data must be a file, got .*, which does not exist"):
+    with pytest.raises(InputError, match=r"data must be a file, got .*, which does not exist"):
         data_module(tmp_path / "none.npz")
     with pytest.raises(InputError, match="data must be a data module"):
         data_module(3)
@@ -849,7 +846,7 @@ def test_sources_that_mean_nothing_are_refused(tmp_path):
         data_module(tmp_path / "x.csv")
     with pytest.raises(InputError, match="outside dvae"):
         data_module({"class_path": "os.path.join", "init_args": {}})
-    with pytest.raises(InputError, match="train was given as an object of type numpy.ndarray"):
+    with pytest.raises(InputError, match=r"train was given as an object of type numpy\.ndarray"):
         data_module(ArrayData(np.eye(4)).config)
     with pytest.raises(InputError, match="split 'test' is missing"):
         load_split(np.eye(4), "test")
