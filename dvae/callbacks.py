@@ -41,7 +41,7 @@ class Pictures(pl.Callback):
             for logger in trainer.loggers:
                 if isinstance(logger, pl.loggers.TensorBoardLogger):
                     logger.experiment.add_image(name, picture, trainer.global_step)
-            if trainer.log_dir is not None:
+            if trainer.logger is not None and trainer.log_dir is not None:
                 save_picture(picture, Path(trainer.log_dir) / f"{name}.png")
 
 

@@ -22,7 +22,7 @@ from rich.progress import Progress
 from dvae import data as _data  # noqa: F401  # makes the data modules' short names known to the parser
 from dvae.benchmark import ESTIMATORS, benchmark
 from dvae.certify import certify
-from dvae.checkpoints import find_checkpoint
+from dvae.checkpoints import find_checkpoint, read_checkpoint
 from dvae.config import import_class
 from dvae.data import bundled_folder
 from dvae.errors import InputError, NonFiniteError
@@ -55,9 +55,19 @@ def main(args: Sequence[str] | None = None) -> int:
         parser = ArgumentParser(prog=f"dvae {command}", description=_COMMANDS[command][2])
         parser_of(parser)
         return run(parser.parse_args(arguments[1:]))
-    except (InputError, NonFiniteError) as error:
-        print(f"dvae: error: {error}", file=sys.stderr)
+    except Exception as error:
+        told = _told(error)
+        if told is None:
+            raise
+        print(f"dvae: error: {told}", file=sys.stderr)
         return 1
+
+
+def _told(error: BaseException | None) -> InputError | NonFiniteError | None:
+    """The sentence meant for the user, which jsonargparse wraps in errors of its own."""
+    while error is not None and not isinstance(error, (InputError, NonFiniteError)):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 # Training ---------------------------------------------------------------------------------------------------------------------
@@ -82,12 +92,30 @@ class _CLI(LightningCLI):
         )
         parser.add_argument("--name", type=str, default="run", help="name of the run; each gets a new RUNS/NAME/version_K")
 
-    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+    def before_instantiate_classes(self) -> None:
         assert self.subcommand is not None
         config = self.config[self.subcommand]
         if config.threads:
             torch.set_num_threads(config.threads)
-        if config.trainer.logger is None and self.subcommand == "fit":
+        if config.ckpt_path == "last":
+            found = sorted((Path(config.runs) / config.name).rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
+            if not found:
+                raise InputError(f"ckpt_path: there is no last.ckpt to resume from below {Path(config.runs) / config.name}")
+            config.ckpt_path = str(found[-1])
+        if config.ckpt_path is not None:
+            read_checkpoint(config.ckpt_path)
+
+    def after_fit(self) -> None:
+        # The callbacks save at intervals; the last steps of a run count too.
+        if self.trainer.logger is not None and self.trainer.checkpoint_callback is not None and self.trainer.log_dir is not None:
+            self.trainer.save_checkpoint(Path(self.trainer.log_dir) / "checkpoints" / "last.ckpt")
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        assert self.subcommand is not None
+        config = self.config[self.subcommand]
+        if self.subcommand != "fit":
+            kwargs["logger"] = False
+        elif config.trainer.logger is None:
             folder = Path(config.runs)
             try:
                 (folder / config.name).mkdir(parents=True, exist_ok=True)
@@ -110,7 +138,7 @@ def _train_command(arguments: list[str], given: Sequence[str] | None) -> int:
         args=None if given is None else arguments,  # LightningCLI warns where it is given what the shell gave
         subclass_mode_model=_names_model_class(arguments),
         subclass_mode_data=True,
-        save_config_callback=SaveConfigCallback,
+        save_config_callback=SaveConfigCallback if command == "fit" else None,
         parser_kwargs={
             "description": "Train and test discrete variational autoencoders; all other commands: dvae --help.",
             **{name: {"default_config_files": [str(base)]} for name in _TRAINER_COMMANDS},
@@ -286,8 +314,8 @@ def _certify(args: Namespace) -> int:
             r.problem,
             f"{r.max_z:.2f}",
             f"{r.variance:.3g}",
-            f"{r.reinforce_variance:.3g}",
-            f"{r.optimal_baseline_variance:.3g}",
+            _figure(r.reinforce_variance),
+            _figure(r.optimal_baseline_variance),
         )
         for r in certificate.reports
     ]

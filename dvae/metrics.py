@@ -108,7 +108,9 @@ def log_gradient_variance(model: DiscreteVAE, x: Tensor, num_draws: int = 100, s
     """
     if num_draws < 2:
         raise InputError(f"num_draws must be at least 2, got {num_draws}")
-    x = model.check_input(x)
+    # Lightning evaluates in inference mode, whose tensors autograd refuses: a clone made outside of it is an ordinary one.
+    with torch.inference_mode(False):
+        x = model.check_input(x.clone())
     generator = torch.Generator(x.device).manual_seed(seed)
     encoder = list(model.encoders.parameters())
     training = model.training
@@ -117,7 +119,7 @@ def log_gradient_variance(model: DiscreteVAE, x: Tensor, num_draws: int = 100, s
     squares: list[Tensor] = []
     try:
         for _ in range(num_draws):
-            with torch.enable_grad():
+            with torch.inference_mode(False), torch.enable_grad():
                 output = step_loss(model, x, model.noise(x.shape[0], generator=generator))
                 encoder_gradients = torch.autograd.grad(output.loss, encoder)
             drawn = [torch.cat([g.reshape(-1) for g in group]).double() for group in (output.gradients, encoder_gradients)]
