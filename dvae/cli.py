@@ -48,6 +48,9 @@ def main(args: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    # A class in the folder where the command runs is importable, as for a script there.
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
     try:
         if command in _TRAINER_COMMANDS:
             return _train_command(arguments, args)
@@ -92,18 +95,22 @@ class _CLI(LightningCLI):
         )
         parser.add_argument("--name", type=str, default="run", help="name of the run; each gets a new RUNS/NAME/version_K")
 
-    def before_instantiate_classes(self) -> None:
-        assert self.subcommand is not None
-        config = self.config[self.subcommand]
-        if config.threads:
-            torch.set_num_threads(config.threads)
+    def _parse_ckpt_path(self) -> None:
+        # Lightning's own lets the checkpoint's arguments silently override the flags; here it only becomes a path that is checked.
+        config = self.config[self.config.subcommand]
         if config.ckpt_path == "last":
-            found = sorted((Path(config.runs) / config.name).rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
+            folder = Path(config.runs) / config.name
+            found = sorted(folder.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
             if not found:
-                raise InputError(f"ckpt_path: there is no last.ckpt to resume from below {Path(config.runs) / config.name}")
+                raise InputError(f"ckpt_path: there is no last.ckpt to resume from below {folder}")
             config.ckpt_path = str(found[-1])
         if config.ckpt_path is not None:
             read_checkpoint(config.ckpt_path)
+
+    def before_instantiate_classes(self) -> None:
+        assert self.subcommand is not None
+        if threads := self.config[self.subcommand].threads:
+            torch.set_num_threads(threads)
 
     def after_fit(self) -> None:
         # The callbacks save at intervals; the last steps of a run count too.
@@ -292,8 +299,6 @@ def _certify_arguments(parser: ArgumentParser) -> None:
 
 
 def _certify(args: Namespace) -> int:
-    # A class in the folder where the command runs is importable, as for a script there.
-    sys.path.insert(0, os.getcwd())
     cls = import_class(args.estimator, GradientEstimator, "estimator")
     try:
         estimator = cls(**(args.init_args or {}))

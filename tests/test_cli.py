@@ -116,9 +116,13 @@ def test_resume_from_the_last_checkpoint(run, images, tmp_path):
 
 
 def test_resume_by_the_word_last_takes_the_runs_newest(run, images, tmp_path):
-    assert main(fit_arguments(images, tmp_path, "--name=small", "--ckpt_path=last", "--trainer.max_steps=15")) == 0
+    assert (
+        main(fit_arguments(images, tmp_path, "--name=small", "--ckpt_path=last", "--trainer.max_steps=15", "--model.kl=analytic"))
+        == 0
+    )
     content = torch.load(run / "version_1" / "checkpoints" / "last.ckpt", weights_only=True)
     assert content["dvae"]["iteration"] == 15
+    assert content["hyper_parameters"]["kl"] == "analytic"  # flags count, not what the checkpoint was made with
 
 
 def test_resuming_from_what_is_no_checkpoint_is_refused(images, tmp_path, capsys):
