@@ -27,7 +27,7 @@ from dvae.config import import_class
 from dvae.data import bundled_folder
 from dvae.errors import InputError, NonFiniteError
 from dvae.estimators import GradientEstimator
-from dvae.evaluate import encode, evaluate, open_model
+from dvae.evaluate import Evaluation, encode, evaluate, open_model
 from dvae.files import written_whole
 from dvae.models import DiscreteVAE
 from dvae.report import print_table, reconstruction_grid, sample_grid, save_picture
@@ -217,30 +217,62 @@ def _model_arguments(parser: ArgumentParser) -> None:
 
 
 def _evaluate_arguments(parser: ArgumentParser) -> None:
-    _model_arguments(parser)
+    _model_arguments(parser, nargs="+")
     parser.add_argument("--samples", type=int, default=100, help="samples for each example")
     parser.add_argument("--json", type=str | None, default=None, help="also write the figures to this file")
 
 
 def _evaluate(args: Namespace) -> int:
-    path = find_checkpoint(args.checkpoint)
+    results = {}
     with Progress(transient=True) as bar:
-        task = bar.add_task(f"evaluating on {args.split}", total=None)
-        result = evaluate(
-            path,
-            args.data,
-            split=args.split,
-            num_samples=args.samples,
-            seed=args.seed,
-            device=_device(args.device),
-            trust=args.trust,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    title = f"{path}: {result.num_examples} examples of {args.split}"
-    print_table(title, ["", "mean", "std. error"], result.rows())
+        for path in dict.fromkeys(find_checkpoint(given) for given in args.checkpoint):
+            task = bar.add_task(f"{path.name} on {args.split}", total=None)
+            results[path] = evaluate(
+                path,
+                args.data,
+                split=args.split,
+                num_samples=args.samples,
+                seed=args.seed,
+                device=_device(args.device),
+                trust=args.trust,
+                progress=lambda done, total, task=task: bar.update(task, completed=done, total=total),  # type: ignore[misc]
+            )
+    for path, result in results.items():
+        title = f"{path}: {result.num_examples} examples of {args.split}"
+        if len(results) == 1:
+            print_table(title, ["", "mean", "std. error"], result.rows())
+    if len(results) > 1:
+        _print_comparison(results, args.split)
     if args.json is not None:
-        _write_json(args.json, {"checkpoint": str(path), "split": args.split, **result.as_dict()})
+        figures = [{"checkpoint": str(path), "split": args.split, **result.as_dict()} for path, result in results.items()]
+        _write_json(args.json, figures[0] if len(figures) == 1 else figures)
     return 0
+
+
+def _print_comparison(results: dict[Path, Evaluation], split: str) -> None:
+    rows = []
+    for path, result in results.items():
+        bound, elbo = result.importance_weighted_bound, result.elbo
+        rows.append(
+            (
+                str(path),
+                "" if result.train_elbo is None else f"{result.train_elbo:.2f}",
+                f"{elbo.mean:.2f} ± {elbo.standard_error:.2f}",
+                f"{bound.mean:.2f} ± {bound.standard_error:.2f}",
+                f"{result.log_variance_logits:.2f}",
+                f"{result.log_variance_encoder:.2f}",
+            )
+        )
+    samples = next(iter(results.values())).num_samples
+    columns = [
+        "checkpoint",
+        "training ELBO",
+        f"{split} ELBO",
+        f"{split} bound, {samples} samples",
+        "log-var. logits",
+        "log-var. encoder",
+    ]
+    print_table("means in nats, with standard errors; log-variance of the gradient", columns, rows)
 
 
 def _sample_arguments(parser: ArgumentParser) -> None:
@@ -253,7 +285,7 @@ def _sample(args: Namespace) -> int:
     if args.images < 1:
         raise InputError(f"images must be at least 1, got {args.images}")
     path = find_checkpoint(args.checkpoint)
-    model, module = open_model(path, args.data, device=_device(args.device), trust=args.trust)
+    model, module, _ = open_model(path, args.data, device=_device(args.device), trust=args.trust)
     generator = torch.Generator(model.device).manual_seed(args.seed)
     folder = path.parent if args.out is None else Path(args.out)
     shape = getattr(module, "image_shape", None)
@@ -277,7 +309,7 @@ def _encode(args: Namespace) -> int:
     out = Path(args.out)
     if out.suffix != ".npz":
         raise InputError(f"out must be a .npz file, got {out}")
-    model, module = open_model(find_checkpoint(args.checkpoint), args.data, device=_device(args.device), trust=args.trust)
+    model, module, _ = open_model(find_checkpoint(args.checkpoint), args.data, device=_device(args.device), trust=args.trust)
     codes = encode(model, module.split(args.split)).numpy()
     with written_whole(out) as temporary:
         np.savez_compressed(temporary, codes=np.packbits(codes, axis=1), num_bits=np.array(codes.shape[1]))

@@ -32,6 +32,7 @@ class Mean(NamedTuple):
 class Evaluation(NamedTuple):
     """What :func:`evaluate` measured.
 
+    train_elbo: the training ELBO that the checkpoint's run logged last, nats; None for a model without a checkpoint.
     elbo, importance_weighted_bound, reconstruction, kl: means over examples, nats.
     active_units: for each layer, latents whose q(b = 1 | x) has a variance above .01 over the data.
     log_variance_logits, log_variance_encoder: see :func:`dvae.metrics.log_gradient_variance`; on one batch of training size.
@@ -47,6 +48,7 @@ class Evaluation(NamedTuple):
     num_latents: int
     log_variance_logits: float
     log_variance_encoder: float
+    train_elbo: float | None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -66,6 +68,7 @@ class Evaluation(NamedTuple):
             (f"active units (of {self.num_latents} a layer)", ", ".join(map(str, self.active_units)), ""),
             ("log-variance of the gradient: logits", f"{self.log_variance_logits:.2f}", ""),
             ("log-variance of the gradient: encoder", f"{self.log_variance_encoder:.2f}", ""),
+            *([] if self.train_elbo is None else [("training ELBO, last logged (nats)", f"{self.train_elbo:.2f}", "")]),
         ]
 
 
@@ -100,7 +103,7 @@ def evaluate(
     """
     if num_samples < 1:
         raise InputError(f"num_samples must be at least 1, got {num_samples}")
-    model, module = open_model(model, data, device=device, trust=trust)
+    model, module, train_elbo = open_model(model, data, device=device, trust=trust)
     examples = _examples(model, module, split)
     generator = torch.Generator(model.device).manual_seed(seed)
     elbo, bound, reconstruction, kl = (MeanWithError().to(model.device) for _ in range(4))
@@ -137,6 +140,7 @@ def evaluate(
         num_latents=model.num_latents,
         log_variance_logits=variance.logits,
         log_variance_encoder=variance.encoder,
+        train_elbo=train_elbo,
     )
 
 
@@ -167,16 +171,16 @@ def open_model(
     *,
     device: str | torch.device | None = None,
     trust: bool = False,
-) -> tuple[DiscreteVAE, DataModule]:
-    """The model, on its device and in evaluation mode, and the data set: the given one or the checkpoint's.
+) -> tuple[DiscreteVAE, DataModule, float | None]:
+    """The model, on its device and in evaluation mode; the data set, given or the checkpoint's; and the logged training ELBO.
 
     Raises:
         InputError: as :func:`evaluate`.
     """
-    saved = None
+    saved = train_elbo = None
     if not isinstance(model, DiscreteVAE):
         model, checkpoint = load_model(model, trust=trust)
-        saved = checkpoint["dvae"].get("data")
+        saved, train_elbo = checkpoint["dvae"].get("data"), checkpoint["dvae"].get("train_elbo")
         if data is None and saved is None:
             raise InputError("the checkpoint does not say what data it was trained on; pass --data (data=...)")
     elif data is None:
@@ -188,7 +192,7 @@ def open_model(
         raise InputError(f"data must be a dvae.data.DataModule, whose splits can be taken whole, got {type(module).__name__}")
     if device is None:
         device = "cuda" if torch.cuda.is_available() else model.device
-    return model.to(device).eval(), module
+    return model.to(device).eval(), module, train_elbo
 
 
 def _examples(model: DiscreteVAE, module: DataModule, split: str) -> Tensor:

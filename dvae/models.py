@@ -134,6 +134,7 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         self._generator: torch.Generator | None = None
         self._running: dict[str, Tensor] = {}
         self._num_running = 0
+        self._train_elbo: Tensor | None = None
 
     # The model ----------------------------------------------------------------------------------------------------------------
 
@@ -333,6 +334,7 @@ class DiscreteVAE(Configurable, pl.LightningModule):
             "data": data,
             "seed": self.seed,
             "iteration": self.iteration,
+            "train_elbo": None if self._train_elbo is None else self._train_elbo.item(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -362,7 +364,8 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         self._num_running += 1
         if self.iteration % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             means = {f"train/{name}": total / self._num_running for name, total in self._running.items()}
-            self.log("train/elbo", means.pop("train/elbo"), prog_bar=True, sync_dist=True)
+            self._train_elbo = means.pop("train/elbo")
+            self.log("train/elbo", self._train_elbo, prog_bar=True, sync_dist=True)
             self.log_dict(means, sync_dist=True)
             self._running, self._num_running = {}, 0
 

@@ -92,6 +92,18 @@ def test_evaluate_needs_nothing_but_the_checkpoint(run, tmp_path, capsys):
     assert content["elbo"]["standard_error"] > 0
 
 
+def test_evaluate_compares_several_checkpoints(run, tmp_path, capsys):
+    checkpoints = run / "version_0" / "checkpoints"
+    figures = tmp_path / "figures.json"
+    paths = [str(checkpoints / "best.ckpt"), str(checkpoints / "last.ckpt")]
+    assert main(["evaluate", *paths, "--samples=2", f"--json={figures}"]) == 0
+    output = capsys.readouterr().out
+    assert "training ELBO" in output
+    rows = json.loads(figures.read_text())
+    assert [row["checkpoint"] for row in rows] == paths
+    assert all(row["train_elbo"] < 0 for row in rows)
+
+
 def test_evaluate_takes_another_data_set_and_split(run, tmp_path):
     path = tmp_path / "other.npy"
     np.save(path, np.ones((7, 16)))
