@@ -194,12 +194,12 @@ def _names_model_class(arguments: Sequence[str]) -> bool:
 # Commands on a checkpoint -----------------------------------------------------------------------------------------------------
 
 
-def _model_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "checkpoint",
-        type=str,
-        help="a checkpoint, or a folder of runs, of which the newest best.ckpt is taken",
-    )
+def _model_arguments(parser: ArgumentParser, several: bool = False) -> None:
+    text = "a checkpoint, or a folder of runs, of which the newest best.ckpt is taken"
+    if several:
+        parser.add_argument("checkpoint", type=str, nargs="+", help=f"{text}; several are compared in one table")
+    else:
+        parser.add_argument("checkpoint", type=str, help=text)
     parser.add_argument(
         "--data",
         type=str | None,
@@ -217,7 +217,7 @@ def _model_arguments(parser: ArgumentParser) -> None:
 
 
 def _evaluate_arguments(parser: ArgumentParser) -> None:
-    _model_arguments(parser, nargs="+")
+    _model_arguments(parser, several=True)
     parser.add_argument("--samples", type=int, default=100, help="samples for each example")
     parser.add_argument("--json", type=str | None, default=None, help="also write the figures to this file")
 
@@ -464,7 +464,7 @@ def _device(name: str | None) -> torch.device | None:
     return device
 
 
-def _write_json(path: str, content: dict[str, Any]) -> None:
+def _write_json(path: str, content: Any) -> None:
     with written_whole(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
