@@ -115,7 +115,7 @@ class _CLI(LightningCLI):
     def after_fit(self) -> None:
         # The callbacks save at intervals; the last steps of a run count too.
         if self.trainer.logger is not None and self.trainer.checkpoint_callback is not None and self.trainer.log_dir is not None:
-            self.trainer.save_checkpoint(Path(self.trainer.log_dir) / "checkpoints" / "last.ckpt")
+            self.trainer.save_checkpoint(Path(self.trainer.log_dir) / "checkpoints" / "last.ckpt", weights_only=False)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         assert self.subcommand is not None
