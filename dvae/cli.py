@@ -15,8 +15,10 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from jsonargparse import ArgumentParser, Namespace
+from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from rich.progress import Progress
 
 from dvae import data as _data  # noqa: F401  # makes the data modules' short names known to the parser
@@ -66,11 +68,13 @@ def main(args: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _told(error: BaseException | None) -> InputError | NonFiniteError | None:
-    """The sentence meant for the user, which jsonargparse wraps in errors of its own."""
-    while error is not None and not isinstance(error, (InputError, NonFiniteError)):
+def _told(error: BaseException | None) -> str | None:
+    """The sentence meant for the user, which jsonargparse wraps in errors of its own; None for an error that is a bug."""
+    while error is not None and not isinstance(error, (InputError, NonFiniteError, MisconfigurationException)):
         error = error.__cause__ or error.__context__
-    return error
+    if isinstance(error, MisconfigurationException) and "manual optimization" in str(error):
+        return f"{error} Use --model.gradient_clip_norm and --model.accumulate_grad_batches instead."
+    return None if error is None else str(error)
 
 
 # Training ---------------------------------------------------------------------------------------------------------------------
@@ -132,6 +136,14 @@ class _CLI(LightningCLI):
                 raise InputError(f"runs: cannot write {folder / config.name}: {error.strerror}") from None
             table = CSVLogger(folder, name=config.name)
             kwargs["logger"] = [table, TensorBoardLogger(folder, name=config.name, version=table.version)]
+        # Lightning refuses a callback whose kind is switched off, rather than leaving it out.
+        trainer = self.config_init[self.subcommand].trainer
+        off = [
+            kind
+            for kind, enabled in ((ProgressBar, trainer.enable_progress_bar), (ModelCheckpoint, trainer.enable_checkpointing))
+            if enabled is False
+        ]
+        trainer.callbacks = [callback for callback in trainer.callbacks or [] if not isinstance(callback, tuple(off))]
         return super().instantiate_trainer(**kwargs)
 
 

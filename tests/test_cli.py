@@ -68,6 +68,18 @@ def test_fit_writes_checkpoints_logs_and_pictures(run, capsys):
             assert min(picture.size) > 20
 
 
+def test_progress_bar_and_checkpoints_can_be_switched_off(images, tmp_path):
+    flags = ["--trainer.enable_progress_bar=false", "--trainer.enable_checkpointing=false"]
+    assert main(fit_arguments(images, tmp_path, "--name=bare", *flags)) == 0
+    assert not list((tmp_path / "runs").rglob("*.ckpt"))
+    assert main(fit_arguments(images, tmp_path, "--name=dev", "--trainer.fast_dev_run=true")) == 0
+
+
+def test_what_lightning_refuses_is_told_with_what_to_use_instead(images, tmp_path, capsys):
+    message = failure(fit_arguments(images, tmp_path, "--trainer.gradient_clip_val=1"), capsys)
+    assert "Use --model.gradient_clip_norm" in message
+
+
 def test_a_second_run_gets_a_new_version(run, images, tmp_path):
     before = (run / "version_0" / "metrics.csv").read_text()
     assert main(fit_arguments(images, tmp_path, "--name=small")) == 0
