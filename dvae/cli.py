@@ -29,7 +29,7 @@ from dvae.config import import_class
 from dvae.data import bundled_folder
 from dvae.errors import InputError, NonFiniteError
 from dvae.estimators import GradientEstimator
-from dvae.evaluate import Evaluation, encode, evaluate, open_model
+from dvae.evaluate import Evaluation, Mean, encode, evaluate, open_model
 from dvae.files import written_whole
 from dvae.models import DiscreteVAE
 from dvae.report import print_table, reconstruction_grid, sample_grid, save_picture
@@ -262,29 +262,36 @@ def _evaluate(args: Namespace) -> int:
 
 
 def _print_comparison(results: dict[Path, Evaluation], split: str) -> None:
-    rows = []
-    for path, result in results.items():
-        bound, elbo = result.importance_weighted_bound, result.elbo
-        rows.append(
-            (
-                str(path),
-                "" if result.train_elbo is None else f"{result.train_elbo:.2f}",
-                f"{elbo.mean:.2f} ± {elbo.standard_error:.2f}",
-                f"{bound.mean:.2f} ± {bound.standard_error:.2f}",
-                f"{result.log_variance_logits:.2f}",
-                f"{result.log_variance_encoder:.2f}",
-            )
+    rows = [
+        (
+            label,
+            "" if result.train_elbo is None else f"{result.train_elbo:.2f}",
+            _with_error(result.elbo),
+            _with_error(result.importance_weighted_bound),
+            f"{result.log_variance_logits:.2f}",
+            f"{result.log_variance_encoder:.2f}",
         )
-    samples = next(iter(results.values())).num_samples
-    columns = [
-        "checkpoint",
-        "training ELBO",
-        f"{split} ELBO",
-        f"{split} bound, {samples} samples",
-        "log-var. logits",
-        "log-var. encoder",
+        for label, result in zip(_labels(list(results)), results.values(), strict=True)
     ]
-    print_table("means in nats, with standard errors; log-variance of the gradient", columns, rows)
+    samples = next(iter(results.values())).num_samples
+    columns = ["", "train ELBO", f"{split} ELBO", f"bound ({samples})", "log-var. logits", "log-var. encoder"]
+    print_table(
+        f"Nats on {split}, ± standard error; bound ({samples}): importance-weighted; log-variance of the gradient", columns, rows
+    )
+
+
+def _with_error(mean: Mean) -> str:
+    return f"{mean.mean:.2f}±{mean.standard_error:.2f}"
+
+
+def _labels(paths: Sequence[Path]) -> list[str]:
+    """The parts of the paths that differ."""
+    parts = [list(path.parts) for path in paths]
+    for end in (0, -1):
+        while all(len(own) > 1 for own in parts) and len({own[end] for own in parts}) == 1:
+            for own in parts:
+                del own[end]
+    return ["/".join(own) for own in parts]
 
 
 def _sample_arguments(parser: ArgumentParser) -> None:
