@@ -3,6 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNS ?= runs
 STEPS ?= 20000
+MODELS ?= l1
+ESTIMATORS ?= relax rebar loo reinforce
+COMPARED = $(foreach model,$(MODELS),$(addprefix $(model)_,$(ESTIMATORS)))
+DATA_FLAG = $(if $(DATA),--data.path $(abspath $(DATA)))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train compare test test-slow lint certify benchmark clean
@@ -25,11 +29,11 @@ train: setup  ## train the main model (RELAX, L1) on the bundled data, evaluate 
 	$(BIN)/dvae sample $(RUNS)/l1_relax --out $(RUNS)/l1_relax/pictures
 	$(BIN)/dvae encode $(RUNS)/l1_relax --out $(RUNS)/l1_relax/codes.npz
 
-compare: setup  ## train L1 under four estimators for as many steps, and tabulate them
-	for name in relax rebar loo reinforce; do \
-	  $(BIN)/dvae fit --config configs/l1_$$name.yaml --trainer.max_steps $(STEPS) --runs $(RUNS)/compare || exit 1; \
+compare: setup  ## train MODELS x ESTIMATORS for STEPS steps (on another binarization with DATA=file.npz), and tabulate them
+	for name in $(COMPARED); do \
+	  $(BIN)/dvae fit --config configs/$$name.yaml --trainer.max_steps $(STEPS) --runs $(RUNS)/compare $(DATA_FLAG) || exit 1; \
 	done
-	$(BIN)/dvae evaluate $(RUNS)/compare/l1_relax $(RUNS)/compare/l1_rebar $(RUNS)/compare/l1_loo $(RUNS)/compare/l1_reinforce
+	$(BIN)/dvae evaluate $(addprefix $(RUNS)/compare/,$(COMPARED))
 
 test: setup  ## run the tests
 	$(BIN)/python -m pytest -m 'not slow'

@@ -274,10 +274,9 @@ def _print_comparison(results: dict[Path, Evaluation], split: str) -> None:
         for label, result in zip(_labels(list(results)), results.values(), strict=True)
     ]
     samples = next(iter(results.values())).num_samples
-    columns = ["", "train ELBO", f"{split} ELBO", f"bound ({samples})", "log-var. logits", "log-var. encoder"]
-    print_table(
-        f"Nats on {split}, ± standard error; bound ({samples}): importance-weighted; log-variance of the gradient", columns, rows
-    )
+    title = f"ELBO in training and on {split}, importance-weighted bound, and log-variance of the gradient"
+    columns = ["", "train", split, f"bound ({samples})", "logits", "encoder"]
+    print_table(title, columns, rows)
 
 
 def _with_error(mean: Mean) -> str:
