@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
+from torch._dynamo.exc import TorchDynamoException
 
 from dvae.config import Configurable, instantiate
 from dvae.errors import InputError, NonFiniteError
@@ -57,6 +59,8 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         accumulate_grad_batches: batches whose gradients are averaged before an update.
         phi_warmup_steps: the first updates change phi alone (1,000 in the paper for RELAX); skipped where there is no phi.
         val_num_samples: samples of the importance-weighted bound in validation.
+        compile: run the step under ``torch.compile``: faster after a compilation of some seconds. Where an estimator's or a
+            subclass's code cannot be compiled, one warning says why and the step runs as it is.
         seed: of the sampling noise; PyTorch's seed where it is None. The noise of an iteration is a function of (seed, process,
             iteration) alone.
 
@@ -93,6 +97,7 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         accumulate_grad_batches: int = 1,
         phi_warmup_steps: int = 0,
         val_num_samples: int = 100,
+        compile: bool = False,
         seed: int | None = None,
     ) -> None:
         super().__init__()
@@ -131,6 +136,8 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         self.register_buffer("output_bias", torch.zeros(num_pixels))
         self.register_buffer("mean_is_set", torch.tensor(False))
         self.val_elbo, self.val_bound = MeanWithError(), MeanWithError()
+        self._compile = compile
+        self._compiled_step: Callable[..., StepOutput] | None = None
         self._generator: torch.Generator | None = None
         self._running: dict[str, Tensor] = {}
         self._num_running = 0
@@ -308,7 +315,7 @@ class DiscreteVAE(Configurable, pl.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         x = self._batch(batch)
         generator = self._seeded(_TRAIN, self.global_rank, self.iteration)
-        output = step_loss(self, x, self.noise(x.shape[0], generator=generator))
+        output = self._step(x, self.noise(x.shape[0], generator=generator))
         self._require_finite(output)
         self.manual_backward(output.loss / self.accumulate_grad_batches)
         self.iteration += 1
@@ -341,6 +348,20 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         saved = checkpoint.get("dvae", {})
         self.seed = saved.get("seed", self.seed)
         self.iteration = saved.get("iteration", 0)
+
+    def _step(self, x: Tensor, noise: Sequence[Tensor]) -> StepOutput:
+        if not self._compile:
+            return step_loss(self, x, noise)
+        if self._compiled_step is None:
+            # An epoch has two batch sizes, and code for each is faster than code for any; a partial graph would be slow silently.
+            self._compiled_step = torch.compile(step_loss, dynamic=False, fullgraph=True)
+        try:
+            return self._compiled_step(self, x, noise)
+        except TorchDynamoException as error:
+            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            rank_zero_warn(f"the step cannot be compiled and runs as it is: {reason}")
+            self._compile = False
+            return step_loss(self, x, noise)
 
     def _update(self) -> None:
         optimizer = self.optimizers()

@@ -160,6 +160,56 @@ def test_the_direction_of_theta_does_not_depend_on_who_estimates_phi(tmp_path, t
         torch.testing.assert_close(first.grad, second.grad)
 
 
+def gradients_of(model, x, noise, step):
+    model.zero_grad()
+    output = step(x, noise)
+    output.loss.backward()
+    return [output.loss.detach(), *output.gradients, *(p.grad for p in model.parameters() if p.grad is not None)]
+
+
+def assert_compiled_equals_eager(make, num_layers):
+    torch._dynamo.reset()
+    model = DiscreteVAE(make(), num_layers=num_layers, compile=True, **TINY).double()
+    x = (torch.rand(5, 16) < 0.3).double()
+    noise = model.noise(5)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    compiled = gradients_of(model, x, noise, model._step)
+    assert model._compile  # it did not fall back
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.load_state_dict(before)
+    eager = gradients_of(model, x, noise, lambda x, noise: step_loss(model, x, noise))
+    for first, second in zip(compiled, eager, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-10, atol=1e-10)
+    for name, tensor in model.state_dict().items():  # running statistics advanced alike
+        torch.testing.assert_close(state[name], tensor, rtol=1e-10, atol=1e-10)
+
+
+def test_compiled_step_equals_the_eager_one():
+    assert_compiled_equals_eager(lambda: RELAX(hidden=7), 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize(
+    "make", [REINFORCE, lambda: REINFORCE("moving_average"), LOO, NVIL, Concrete, REBAR, RELAX, lambda: RELAX(coupled=False)]
+)
+def test_compiled_step_equals_the_eager_one_for_every_estimator(make, num_layers):
+    assert_compiled_equals_eager(make, num_layers)
+
+
+def test_what_cannot_be_compiled_runs_as_it_is_with_one_warning(tmp_path, tiny_data):
+    class Uncompilable(REBAR):
+        def control_variate(self, f, q, z, context):
+            torch._dynamo.graph_break()
+            return super().control_variate(f, q, z, context)
+
+    torch._dynamo.reset()
+    model = DiscreteVAE(Uncompilable(), compile=True, **TINY)
+    with pytest.warns(UserWarning, match="the step cannot be compiled and runs as it is"):
+        trainer(tmp_path, max_steps=3).fit(model, tiny_data)
+    assert model.iteration == 3
+
+
 # Training with Lightning ----------------------------------------------------------------------------------------------------
 
 
