@@ -395,6 +395,7 @@ def _benchmark_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--num_layers", type=int, default=1, help="stochastic layers")
     parser.add_argument("--steps", type=int, default=300, help="timed steps in each repetition")
     parser.add_argument("--repetitions", type=int, default=5, help="how often each is timed; the median counts")
+    parser.add_argument("--compile", action="store_true", help="time the compiled step")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch")
     parser.add_argument("--json", type=str | None, default=None, help="also write the figures to this file")
 
@@ -411,6 +412,7 @@ def _benchmark(args: Namespace) -> int:
             num_layers=args.num_layers,
             steps=args.steps,
             repetitions=args.repetitions,
+            compile=args.compile,
             progress=lambda: bar.advance(task),
         )
     rows = [
@@ -425,7 +427,8 @@ def _benchmark(args: Namespace) -> int:
         for t in times
     ]
     columns = ["estimator", "bare step (ms)", "ratio to the first", "Trainer.fit (ms)", "steps/s", "Lightning's share"]
-    print_table(f"batch {args.batch_size}, {args.num_layers} layer(s) of 200, {args.threads} thread(s)", columns, rows)
+    compiled = ", compiled" if args.compile else ""
+    print_table(f"batch {args.batch_size}, {args.num_layers} layer(s) of 200, {args.threads} thread(s){compiled}", columns, rows)
     if args.json is not None:
         _write_json(args.json, {"times": [t._asdict() for t in times]})
     return 0

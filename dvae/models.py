@@ -315,7 +315,7 @@ class DiscreteVAE(Configurable, pl.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         x = self._batch(batch)
         generator = self._seeded(_TRAIN, self.global_rank, self.iteration)
-        output = self._step(x, self.noise(x.shape[0], generator=generator))
+        output = self.step(x, self.noise(x.shape[0], generator=generator))
         self._require_finite(output)
         self.manual_backward(output.loss / self.accumulate_grad_batches)
         self.iteration += 1
@@ -349,7 +349,8 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         self.seed = saved.get("seed", self.seed)
         self.iteration = saved.get("iteration", 0)
 
-    def _step(self, x: Tensor, noise: Sequence[Tensor]) -> StepOutput:
+    def step(self, x: Tensor, noise: Sequence[Tensor]) -> StepOutput:
+        """The loss of one step, compiled if the model is to be; see :func:`dvae.step.step_loss`."""
         if not self._compile:
             return step_loss(self, x, noise)
         if self._compiled_step is None:
