@@ -75,7 +75,10 @@ def load_model(path: str | Path, *, trust: bool = False, **overrides: Any) -> tu
     model_path = checkpoint["dvae"].get("class_path")
     if not isinstance(model_path, str):
         raise InputError(f"checkpoint {path} does not name its model's class")
-    foreign = [name for name in (model_path, *class_paths(arguments)) if not name.startswith(_TRUSTED)]
+    named = [model_path, *class_paths(arguments)]
+    if "." in str(arguments.get("latent", "")):
+        named.append(str(arguments["latent"]))
+    foreign = [name for name in named if not name.startswith(_TRUSTED)]
     if foreign and not trust:
         raise InputError(
             f"checkpoint {path} names classes outside dvae ({', '.join(foreign)}); importing them runs their code: "

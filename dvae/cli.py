@@ -31,6 +31,7 @@ from dvae.errors import InputError, NonFiniteError
 from dvae.estimators import GradientEstimator
 from dvae.evaluate import Evaluation, Mean, encode, evaluate, open_model
 from dvae.files import written_whole
+from dvae.latents import Bernoulli
 from dvae.models import DiscreteVAE
 from dvae.report import print_table, reconstruction_grid, sample_grid, save_picture
 
@@ -320,7 +321,9 @@ def _sample(args: Namespace) -> int:
 
 def _encode_arguments(parser: ArgumentParser) -> None:
     _model_arguments(parser)
-    parser.add_argument("--out", type=str, required=True, help="the .npz file to write: codes (bit-packed) and num_bits")
+    parser.add_argument(
+        "--out", type=str, required=True, help="the .npz file to write: codes (binary ones bit-packed, with num_bits)"
+    )
 
 
 def _encode(args: Namespace) -> int:
@@ -329,9 +332,14 @@ def _encode(args: Namespace) -> int:
         raise InputError(f"out must be a .npz file, got {out}")
     model, module, _ = open_model(find_checkpoint(args.checkpoint), args.data, device=_device(args.device), trust=args.trust)
     codes = encode(model, module.split(args.split)).numpy()
+    size = f"{codes.shape[0]} codes of {codes.shape[1]}"
     with written_whole(out) as temporary:
-        np.savez_compressed(temporary, codes=np.packbits(codes, axis=1), num_bits=np.array(codes.shape[1]))
-    print(f"{codes.shape[0]} codes of {codes.shape[1]} bits: {out} (numpy.unpackbits(codes, axis=1, count=num_bits))")
+        if issubclass(model.latent, Bernoulli):
+            np.savez_compressed(temporary, codes=np.packbits(codes, axis=1), num_bits=np.array(codes.shape[1]))
+            print(f"{size} bits: {out} (numpy.unpackbits(codes, axis=1, count=num_bits))")
+        else:
+            np.savez_compressed(temporary, codes=codes)
+            print(f"{size} numbers ({codes.dtype}): {out}")
     return 0
 
 
@@ -441,7 +449,7 @@ _COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace
         "ELBO, importance-weighted bound and more of a checkpoint, with error bars",
     ),
     "sample": (_sample_arguments, _sample, "PNG grids of samples from the prior and of reconstructions"),
-    "encode": (_encode_arguments, _encode, "binary codes of a data set, bit-packed, as .npz"),
+    "encode": (_encode_arguments, _encode, "codes of a data set, as .npz; binary ones bit-packed"),
     "benchmark": (_benchmark_arguments, _benchmark, "time a training step, by itself and through Lightning"),
     "certify": (
         _certify_arguments,

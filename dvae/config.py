@@ -127,6 +127,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, Configurable):
         return value.config
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         return value.item()
     return {"given_as": f"{type(value).__module__}.{type(value).__qualname__}"}

@@ -1,6 +1,8 @@
-"""Surrogate networks r_rho, the free part of RELAX's control variate."""
+"""Control variates: what REBAR, RELAX, LAX, MuProp and their kind share, and RELAX's surrogate network r_rho."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,14 +10,43 @@ from torch import Tensor, nn
 from dvae.config import Module
 from dvae.networks import dense
 
-__all__ = ["SurrogateNetwork"]
+__all__ = ["SurrogateNetwork", "controlled", "weight_penalty"]
+
+# The batch size of the published runs, in whose units a weight decay is stated (see RELAX).
+PAPER_BATCH_SIZE = 24
+
+
+def controlled(q: Any, b: Tensor, value: Tensor, control: Tensor, gradient: Tensor) -> Tensor:
+    r"""The score-function estimator with a control variate c whose expectation has a known gradient, [K, B, D].
+
+    .. math:: g = (f(b) - c) \nabla \log q(b) + \nabla E[c]
+
+    Unbiased whatever c is, if ``gradient`` estimates the gradient of E[c] without bias: that of its closed form, or of its
+    reparameterization.
+
+    Arguments:
+        q: the distribution that b was drawn from.
+        b: hard samples, [K, B, D].
+        value: f(b), [K, B].
+        control: c, [K, B].
+        gradient: of E[c] with respect to the logits, [K, B, D].
+    """
+    return q.score(b, value - control) + gradient
+
+
+def weight_penalty(network: nn.Module | None, weight_decay: float, num_logits: int) -> Tensor | float:
+    """The paper's weight decay of r, in the units of :class:`dvae.estimators.RELAX`; 0 where there is none."""
+    if not weight_decay or network is None:
+        return 0.0
+    squares = [weight.square().sum() for weight in network.parameters() if weight.dim() > 1]
+    return 0.5 * weight_decay * PAPER_BATCH_SIZE**2 * num_logits * torch.stack(squares).sum()
 
 
 class SurrogateNetwork(Module):
     """r(x, z): concat(context, z) through ReLU layers to a scalar, as in Grathwohl et al. 2018.
 
     Arguments:
-        num_latents: D, the size of z.
+        num_latents: D, the size of a flat z.
         num_context: C, the size of the context; 0 for none.
         hidden: units per hidden layer.
         depth: number of hidden layers (2 or 4 in the paper).

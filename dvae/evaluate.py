@@ -34,7 +34,7 @@ class Evaluation(NamedTuple):
 
     train_elbo: the training ELBO that the checkpoint's run logged last, nats; None for a model without a checkpoint.
     elbo, importance_weighted_bound, reconstruction, kl: means over examples, nats.
-    active_units: for each layer, latents whose q(b = 1 | x) has a variance above .01 over the data.
+    active_units: for each layer, latents whose mean under q(b | x) has a variance above .01 over the data.
     log_variance_logits, log_variance_encoder: see :func:`dvae.metrics.log_gradient_variance`; on one batch of training size.
     """
 
@@ -107,7 +107,7 @@ def evaluate(
     examples = _examples(model, module, split)
     generator = torch.Generator(model.device).manual_seed(seed)
     elbo, bound, reconstruction, kl = (MeanWithError().to(model.device) for _ in range(4))
-    active = [ActiveUnits(model.num_latents).to(model.device) for _ in range(model.num_layers)]
+    active = [ActiveUnits(model.sample_shape).to(model.device) for _ in range(model.num_layers)]
     batch_size = 100
     for start in range(0, examples.shape[0], batch_size):
         x = model.check_input(examples[start : start + batch_size].to(model.device))
@@ -125,7 +125,7 @@ def evaluate(
         elbo.update((sums[0] - sums[1]) / num_samples)
         bound.update(importance_weighted_bound(torch.cat(log_weights)))
         for layer, metric in zip(layers, active, strict=True):
-            metric.update(layer.q.probs.reshape(-1, model.num_latents))
+            metric.update(layer.q.mean.reshape(-1, *model.sample_shape))
         if progress is not None:
             progress(min(start + batch_size, examples.shape[0]), examples.shape[0])
     variance = log_gradient_variance(model, examples[:24].to(model.device), num_draws, seed)
@@ -146,9 +146,10 @@ def evaluate(
 
 @torch.no_grad()
 def encode(model: DiscreteVAE, examples: Tensor, batch_size: int = 1000) -> Tensor:
-    """The most probable code of each example, all layers side by side: [N, L D], uint8 in {0, 1}.
+    """The most probable code of each example, all layers side by side, [N, L D].
 
-    A layer's code is the mode of its distribution given the mode of the layer before.
+    Bits or classes, uint8, or the means of Gaussian latents. A layer's code is the mode of its distribution given the mode of the
+    layer before.
 
     Arguments:
         examples: [N, num_pixels], in [0, 1].
@@ -159,9 +160,8 @@ def encode(model: DiscreteVAE, examples: Tensor, batch_size: int = 1000) -> Tens
         x = model.check_input(x.to(model.device))
         layers: list[Tensor] = []
         for index in range(model.num_layers):
-            logits = model.infer(index, x, layers).logits
-            layers.append((logits > 0).to(logits.dtype))
-        codes.append(torch.cat(layers, dim=-1).to(torch.uint8).cpu())
+            layers.append(model.infer(index, x, layers).mode())
+        codes.append(torch.cat([model.latent.code(layer) for layer in layers], dim=-1).cpu())
     return torch.cat(codes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -51,12 +52,13 @@ class MeanWithError(Metric):
 
 
 class ActiveUnits(Metric):
-    """How many latents carry information: those whose q(b_d = 1 | x) varies over the data by more than ``threshold``.
+    """How many latents carry information: those whose mean under q(b | x) varies over the data by more than ``threshold``.
 
-    Source: Burda et al. 2016, with the threshold .01 on the variance. ``update(probs)`` takes [B, D].
+    Source: Burda et al. 2016, with the threshold .01 on the variance (for categorical latents, the sum over classes).
+    ``update(mean)`` takes [B, *shape].
 
     Arguments:
-        num_latents: D.
+        shape: of one example's mean: [D], or [D, C].
         threshold: smallest variance of an active unit.
     """
 
@@ -65,22 +67,22 @@ class ActiveUnits(Metric):
     squares: Tensor
     count: Tensor
 
-    def __init__(self, num_latents: int, threshold: float = 0.01) -> None:
+    def __init__(self, shape: Sequence[int], threshold: float = 0.01) -> None:
         super().__init__()
         self.threshold = threshold
-        self.add_state("total", default=torch.zeros(num_latents, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("squares", default=torch.zeros(num_latents, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("total", default=torch.zeros(*shape, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("squares", default=torch.zeros(*shape, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, probs: Tensor) -> None:
-        probs = probs.detach().double()
-        self.total += probs.sum(0)
-        self.squares += probs.square().sum(0)
-        self.count += probs.shape[0]
+    def update(self, mean: Tensor) -> None:
+        mean = mean.detach().double()
+        self.total += mean.sum(0)
+        self.squares += mean.square().sum(0)
+        self.count += mean.shape[0]
 
     def compute(self) -> Tensor:
-        mean = self.total / self.count
-        return (self.squares / self.count - mean.square() > self.threshold).sum()
+        variance = self.squares / self.count - (self.total / self.count).square()
+        return (variance.reshape(variance.shape[0], -1).sum(1) > self.threshold).sum()
 
 
 class GradientVariance(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -14,10 +15,10 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
 
-from dvae.config import Configurable, instantiate
+from dvae.config import Configurable, import_class, instantiate
 from dvae.errors import InputError, NonFiniteError
 from dvae.estimators import RELAX, GradientEstimator
-from dvae.latents import Bernoulli
+from dvae.latents import Latent
 from dvae.metrics import MeanWithError
 from dvae.networks import FactorialPrior, Linear
 from dvae.objectives import ELBOTerms, bernoulli_log_likelihood, importance_weighted_bound
@@ -30,7 +31,7 @@ _TRAIN, _VALIDATE = 0, 1
 
 
 class DiscreteVAE(Configurable, pl.LightningModule):
-    r"""A variational autoencoder with Bernoulli latents, trained with a pluggable gradient estimator.
+    r"""A variational autoencoder with discrete latents, trained with a pluggable gradient estimator.
 
     .. math:: \text{ELBO}(x) = E_{q(b|x)}[\log p(x|b) + \log p(b) - \log q(b|x)]
 
@@ -48,6 +49,9 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         prior: a module that returns the top layer's prior logits [D].
         num_pixels: size of x.
         num_latents: D, latents in each layer.
+        latent: their family: "Bernoulli", "Categorical" or "Gaussian" (continuous), or a class derived from
+            :class:`dvae.latents.Latent`, or its import path.
+        num_classes: C of categorical latents; None for the others.
         num_layers: L, stochastic layers.
         kl: "sampled", as in the paper, or "analytic", with closed forms where they exist (lower variance).
         lr: learning rate of theta (encoder, decoder, prior).
@@ -86,6 +90,8 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         *,
         num_pixels: int = 784,
         num_latents: int = 200,
+        latent: str | type[Latent] = "Bernoulli",
+        num_classes: int | None = None,
         num_layers: int = 1,
         kl: Literal["sampled", "analytic"] = "sampled",
         lr: float = 1e-3,
@@ -123,14 +129,21 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         self.seed = torch.initial_seed() if seed is None else seed
         self.iteration = 0
 
-        sizes = [num_pixels] + [num_latents] * num_layers
-        self.encoders = self._layers(encoder, "encoder", sizes[:-1], sizes[1:])
-        self.decoders = self._layers(decoder, "decoder", sizes[1:], sizes[:-1])
-        self.prior = FactorialPrior(num_latents) if prior is None else instantiate(prior, nn.Module, "prior")
+        self.latent = latent_family(latent)
+        self.logits_shape, self.sample_shape = self.latent.shapes(num_latents, num_classes)
+        num_logits, num_features = math.prod(self.logits_shape), math.prod(self.sample_shape)
+        features = [num_pixels] + [num_features] * num_layers
+        logits = [num_pixels] + [num_logits] * num_layers
+        self.encoders = self._layers(encoder, "encoder", features[:-1], logits[1:])
+        self.decoders = self._layers(decoder, "decoder", features[1:], logits[:-1])
+        self.prior = FactorialPrior(num_logits) if prior is None else instantiate(prior, nn.Module, "prior")
         first = RELAX() if estimator is None else instantiate(estimator, GradientEstimator, "estimator")
+        first.require_support(self.latent)
+        if first.multi_sample and kl != "sampled":
+            raise InputError(f"kl must be 'sampled' for the K-sample bound of {type(first).__name__}, got {kl!r}")
         estimators = [first] + [copy.deepcopy(first) for _ in range(num_layers - 1)]
         for index, layer_estimator in enumerate(estimators):
-            layer_estimator.ensure_built(num_latents, num_pixels + index * num_latents)
+            layer_estimator.ensure_built(num_features, num_pixels + index * num_features)
         self.estimators: Sequence[GradientEstimator] = nn.ModuleList(estimators)  # type: ignore[assignment]
 
         self.register_buffer("mean", torch.full((num_pixels,), 0.5))
@@ -146,18 +159,23 @@ class DiscreteVAE(Configurable, pl.LightningModule):
 
     # The model ----------------------------------------------------------------------------------------------------------------
 
-    def infer(self, index: int, x: Tensor, below: Sequence[Tensor]) -> Bernoulli:
+    def infer(self, index: int, x: Tensor, below: Sequence[Tensor]) -> Any:
         """q(b_index | ...): of x [B, num_pixels] for the first layer, else of the layer below, [*, B, D]."""
-        features = x - self.mean if index == 0 else 2 * below[index - 1] - 1
-        return Bernoulli(self.encoders[index](features))
+        features = x - self.mean if index == 0 else self.latent.features(below[index - 1])
+        return self._distribution(self.encoders[index](features))
 
-    def encode(self, x: Tensor) -> Bernoulli:
-        """q(b_1 | x), the distribution of the binary code of x, logits [B, D]."""
+    def priors(self, layers: Sequence[Layer]) -> list[Any]:
+        """p(b_l | b_{l+1}) of each layer, from the pixels up; the top one's is :attr:`prior`."""
+        above = [self._distribution(self.decoders[i](self.latent.features(layers[i].sample))) for i in range(1, self.num_layers)]
+        return [*above, self._distribution(self.prior())]
+
+    def encode(self, x: Tensor) -> Any:
+        """q(b_1 | x), the distribution of the code of x, logits [B, D]."""
         return self.infer(0, self.check_input(x), [])
 
     def decode(self, b: Tensor) -> Tensor:
         """Logits of the pixels given the first layer's sample: [*, B, D] to [*, B, num_pixels]."""
-        return self.decoders[0](2 * b - 1) + self.output_bias
+        return self.decoders[0](self.latent.features(b)) + self.output_bias
 
     def log_likelihood(self, x: Tensor, b: Tensor) -> Tensor:
         """log p(x | b), [*, B]; override it for pixels that are not binary."""
@@ -181,11 +199,9 @@ class DiscreteVAE(Configurable, pl.LightningModule):
     def terms(self, x: Tensor, layers: Sequence[Layer], kl: str | None = None) -> ELBOTerms:
         """The ELBO's parts at these samples, [K, B] each; ``kl`` overrides the model's choice of sampled or analytic."""
         analytic = (kl or self.kl) == "analytic"
-        priors = [Bernoulli(self.decoders[i](2 * layers[i].sample - 1)) for i in range(1, self.num_layers)]
-        priors.append(Bernoulli(self.prior()))
         reconstruction = self.log_likelihood(x, layers[0].sample)
         divergence = torch.zeros_like(reconstruction)
-        for index, (layer, prior) in enumerate(zip(layers, priors, strict=True)):
+        for index, (layer, prior) in enumerate(zip(layers, self.priors(layers), strict=True)):
             if not analytic:
                 divergence = divergence + layer.q.log_prob(layer.sample) - prior.log_prob(layer.sample)
             elif index == self.num_layers - 1:
@@ -202,19 +218,19 @@ class DiscreteVAE(Configurable, pl.LightningModule):
     def context(self, x: Tensor, below: Sequence[Layer]) -> Tensor:
         """What an estimator's networks may look at: the centred input and 2b - 1 of the layers before, [*, B, C]."""
         centred = x - self.mean
-        samples = [2 * layer.sample - 1 for layer in below]
+        samples = [self.latent.features(layer.sample) for layer in below]
         if not samples:
             return centred
         return torch.cat([centred.expand(*samples[0].shape[:-1], -1), *samples], dim=-1)
 
     def noise(self, batch_size: int, *, num_samples: int | None = None, generator: torch.Generator | None = None) -> list[Tensor]:
-        """Uniforms for :meth:`rollout`, [num_noise, K, batch_size, D] for each layer."""
+        """Uniforms for :meth:`rollout`, [num_noise, K, batch_size, *sample_shape] for each layer."""
         shapes = [
             (
                 estimator.num_noise if num_samples is None else 1,
                 estimator.num_samples if num_samples is None else num_samples,
                 batch_size,
-                self.num_latents,
+                *self.sample_shape,
             )
             for estimator in self.estimators
         ]
@@ -251,8 +267,8 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         """Pixel probabilities of ancestral samples from the prior, [num_samples, num_pixels]."""
         logits = self.prior().expand(num_samples, -1)
         for decoder in reversed(list(self.decoders)[1:]):
-            logits = decoder(2 * _draw(logits, generator) - 1)
-        return torch.sigmoid(self.decode(_draw(logits, generator)))
+            logits = decoder(self.latent.features(self._draw(logits, generator)))
+        return torch.sigmoid(self.decode(self._draw(logits, generator)))
 
     def reconstruct(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Pixel probabilities given one sampled code of each x, [B, num_pixels]."""
@@ -260,8 +276,8 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         return torch.sigmoid(self.decode(layers[0].sample[0]))
 
     def forward(self, x: Tensor) -> Tensor:
-        """The most probable binary code of each x, [B, D] in {0, 1}."""
-        return (self.encode(x).logits > 0).to(x.dtype)
+        """The most probable code of each x, [B, D] in {0, 1} ([B, D, C], one-hot, for categorical latents)."""
+        return self.encode(x).mode()
 
     def check_input(self, x: Tensor) -> Tensor:
         """x as [B, num_pixels] of the model's type; an InputError says what is wrong with it."""
@@ -412,6 +428,13 @@ class DiscreteVAE(Configurable, pl.LightningModule):
             total, count = total + x.sum(0), count + x.shape[0]
         return self.trainer.strategy.reduce(total / max(count, 1), reduce_op="mean")
 
+    def _distribution(self, flat: Tensor) -> Any:
+        return self.latent.from_flat(flat, self.num_latents)
+
+    def _draw(self, flat: Tensor, generator: torch.Generator | None) -> Tensor:
+        q = self._distribution(flat)
+        return q.hard(q.relaxed(q.noise(generator=generator)))
+
     def _batch(self, batch: Any) -> Tensor:
         x = _first(batch)
         # The project's own data modules have checked the whole data set when they loaded it.
@@ -467,6 +490,10 @@ def _first(batch: Any) -> Any:
     return batch[0] if isinstance(batch, (list, tuple)) else batch
 
 
-def _draw(logits: Tensor, generator: torch.Generator | None) -> Tensor:
-    q = Bernoulli(logits)
-    return q.hard(q.relaxed(q.noise(generator=generator)))
+def latent_family(latent: str | type[Latent]) -> type[Latent]:
+    """The class that ``latent`` names: itself, a class of :mod:`dvae.latents`, or an import path."""
+    if isinstance(latent, type) and issubclass(latent, Latent):
+        return latent
+    if not isinstance(latent, str) or not latent:
+        raise InputError(f"latent must be a class of dvae.latents, its name or an import path, got {latent!r}")
+    return import_class(latent if "." in latent else f"{Latent.__module__}.{latent}", Latent, "latent")

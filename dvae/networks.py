@@ -13,7 +13,13 @@ from dvae.errors import InputError
 
 __all__ = ["MLP", "ConvDecoder", "ConvEncoder", "FactorialPrior", "Linear", "dense"]
 
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU, "elu": nn.ELU, "silu": nn.SiLU}
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+}
 
 
 class MLP(Module):
@@ -25,7 +31,7 @@ class MLP(Module):
         in_features: size of the input.
         out_features: size of the output.
         hidden: width of each hidden layer.
-        activation: "tanh", "relu", "elu" or "silu".
+        activation: "tanh", "relu", "leaky_relu", "elu" or "silu".
         output_scale: factor on the last layer's initial weights; 0 starts the map at zero.
 
     Raises:
@@ -132,7 +138,7 @@ class FactorialPrior(Module):
     """Independent latents with learned logits, from 0.
 
     Arguments:
-        num_latents: D.
+        num_latents: D, size of the flat logits (D C for categorical latents).
     """
 
     def __init__(self, num_latents: int = 200) -> None:

@@ -10,6 +10,7 @@ the gradient of the variance (E[g]^2 does not depend on phi, so the second momen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dvae.estimators.base import Draw, Objective
-from dvae.latents import Bernoulli
+from dvae.latents import Latent
 
 if TYPE_CHECKING:
     from dvae.models import DiscreteVAE
@@ -27,9 +28,9 @@ __all__ = ["Layer", "StepOutput", "step_loss"]
 
 
 class Layer(NamedTuple):
-    """One stochastic layer's distribution and its sample, hard or relaxed; ``z`` is the logistic sample behind it."""
+    """One stochastic layer's distribution and its sample, hard or relaxed; ``z`` is the continuous sample behind it."""
 
-    q: Bernoulli
+    q: Latent
     z: Tensor
     sample: Tensor
 
@@ -39,7 +40,7 @@ class StepOutput(NamedTuple):
 
     loss: scalar, with the graph.
     metrics: detached scalars for the log.
-    gradients: each layer's estimate of d objective / d logits, [B, D], detached.
+    gradients: each layer's estimate of d objective / d logits, the logits' shape, detached.
     """
 
     loss: Tensor
@@ -58,12 +59,15 @@ def step_loss(model: DiscreteVAE, x: Tensor, noise: Sequence[Tensor]) -> StepOut
     layers = model.rollout(x, noise)
     terms = model.terms(x, layers)
     value = model.objective(terms)
-    surrogate, variance = value.mean(), value.new_zeros(())
+    combined = model.estimators[0].combine(value)
+    surrogate, variance = combined.mean(), value.new_zeros(())
     metrics = {
         "elbo": terms.elbo.mean().detach(),
         "reconstruction": terms.reconstruction.mean().detach(),
         "kl": terms.kl.mean().detach(),
     }
+    if model.estimators[0].multi_sample:
+        metrics["importance_weighted_bound"] = surrogate.detach()
     gradients = []
     theta = {f"model.{name}": tensor.detach() for name, tensor in model.named_theta()}
     known = [Layer(layer.q.detach(), layer.z.detach(), layer.sample) for layer in layers]
@@ -78,7 +82,7 @@ def step_loss(model: DiscreteVAE, x: Tensor, noise: Sequence[Tensor]) -> StepOut
         event = tuple(range(-q.event_dim, 0))
         second_moment = grad.square().sum(event).mean()
         surrogate = surrogate + (grad.detach() * logits).sum(event).mean()
-        variance = variance + second_moment + estimator.penalty(logits.shape[-1])
+        variance = variance + second_moment + estimator.penalty(math.prod(logits.shape[-q.event_dim :]))
         suffix = f"_{index + 1}" if len(layers) > 1 else ""
         gradients.append(grad.detach())
         metrics[f"gradient_second_moment{suffix}"] = second_moment.detach()

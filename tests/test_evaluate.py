@@ -115,7 +115,7 @@ def test_metrics_are_means_over_everything_seen():
         metric.update(part)
     assert metric.compute().item() == pytest.approx(values.mean().item(), rel=1e-5)
     assert metric.standard_error.item() == pytest.approx((values.std() / 1000**0.5).item(), rel=1e-4)
-    active = ActiveUnits(2)
+    active = ActiveUnits([2])
     active.update(torch.tensor([[0.5, 0.1], [0.5, 0.9]]))
     assert active.compute().item() == 1
 

@@ -100,5 +100,5 @@ def test_half_precision_logits_are_raised_to_float32():
 
 
 def test_logits_without_variables_are_refused():
-    with pytest.raises(InputError, match="logits must have a last dimension"):
+    with pytest.raises(InputError, match=r"logits must be \[\*, B, D\], got shape \(\)"):
         Bernoulli(torch.tensor(0.0))

@@ -1,10 +1,13 @@
-"""What a gradient estimator is: a function from an objective f and a distribution q to d E_q[f(b)] / d logits."""
+"""What a gradient estimator is: a function from an objective f and a distribution q to d E_q[f(b)] / d logits.
+
+Shapes are written for Bernoulli latents, [*, B, D]; where another family has more dimensions, a sample or a gradient has them too.
+"""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,20 +15,28 @@ from torch.func import functional_call
 
 from dvae.config import Module
 from dvae.errors import InputError
-from dvae.latents import Bernoulli
+from dvae.latents import Bernoulli, Categorical, Gaussian, Latent
+from dvae.objectives import importance_weighted_bound
 
-__all__ = ["Draw", "Estimate", "GradientEstimator", "Objective"]
+__all__ = ["Draw", "Estimate", "GradientEstimator", "Objective", "value_and_derivative"]
 
 Objective = Callable[..., Tensor]
-"""``f(sample, temperature=None)``: samples [*, B, D] to a value per example [*, B]; larger is better. A temperature says that the
-sample is relaxed."""
+"""``f(sample, temperature=None)``: samples [*, K, B, D] to a value per example [*, K, B]; larger is better. A temperature says that
+the sample is relaxed."""
+
+
+def value_and_derivative(f: Callable[[Tensor], Tensor], sample: Tensor) -> tuple[Tensor, Tensor]:
+    """f at the samples, [*, K, B], and its derivative with respect to each, the samples' shape."""
+    value, pull_back, *_ = torch.func.vjp(f, sample)
+    return value, pull_back(torch.ones_like(value))[0]
 
 
 class Estimate(NamedTuple):
     """What an estimator returns.
 
-    value: [B], f at the hard samples, averaged over them; differentiable in what f depends on (theta).
-    grad: [B, D], the estimate of d E_q[f] / d logits; differentiable in the estimator's own parameters (phi), never in theta.
+    value: [B], f at the hard samples, combined (averaged, unless the estimator is for the K-sample bound); differentiable in what
+        f depends on (theta).
+    grad: [B, D], the estimate of d E_q[value] / d logits; differentiable in the estimator's own parameters (phi), never in theta.
     """
 
     value: Tensor
@@ -62,11 +73,18 @@ class GradientEstimator(Module):
     """
 
     unbiased: bool = True
-    """Whether E[grad] = d E_q[f] / d logits exactly; ``dvae.certify`` measures it."""
+    """Whether E[grad] = d E_q[value] / d logits exactly; ``dvae.certify`` measures it."""
+    latents: tuple[type[Latent], ...] = (Bernoulli, Categorical, Gaussian)
+    """The latent families that the equation holds for."""
+    differentiates: bool = False
+    """Whether the derivative of f with respect to the sample is needed; where not, f may be any Python function."""
+    multi_sample: bool = False
+    """Whether f's values are log-weights, and the objective is the K-sample bound instead of their mean."""
     num_noise: int = 1
     """How many independent uniforms each latent variable needs per sample."""
-    evaluations_per_sample: int = 1
-    """Evaluations of f per sample, the one at the hard sample included; ``dvae.certify`` counts them."""
+    evaluations_per_sample: int | None = 1
+    """Evaluations of f per sample, the one at the hard sample included; None where it depends on the latents. ``dvae.certify``
+    counts them."""
 
     def __init__(self, num_samples: int = 1) -> None:
         super().__init__()
@@ -74,13 +92,14 @@ class GradientEstimator(Module):
             raise InputError(f"num_samples must be at least 1, got {num_samples}")
         self.num_samples = num_samples
         self.is_built = False
+        self._derivative_checked = False
 
     @property
-    def num_evaluations(self) -> int:
+    def num_evaluations(self) -> int | None:
         """Evaluations of f in one estimate."""
-        return self.num_samples * self.evaluations_per_sample
+        return None if self.evaluations_per_sample is None else self.num_samples * self.evaluations_per_sample
 
-    def gradient(self, f: Objective, q: Bernoulli, draw: Draw, context: Tensor | None) -> Tensor:
+    def gradient(self, f: Objective, q: Any, draw: Draw, context: Tensor | None) -> Tensor:
         """The estimator's equation: a gradient per sample, [K, B, D]; the estimate is its mean over K.
 
         Arguments:
@@ -91,14 +110,23 @@ class GradientEstimator(Module):
         """
         raise NotImplementedError(f"{type(self).__name__} must define gradient(self, f, q, draw, context)")
 
+    def combine(self, value: Tensor) -> Tensor:
+        """The objective [B] from f at the samples [K, B]: their mean, or the K-sample bound of log-weights."""
+        return importance_weighted_bound(value) if self.multi_sample else value.mean(0)
+
     def update(self, draw: Draw) -> None:
         """Advance running statistics by this draw; called in training mode, after the gradient was computed."""
 
     def build(self, num_latents: int, num_context: int) -> None:
-        """Create the parameters whose shapes depend on the problem; called once, before the first estimate."""
+        """Create the parameters whose shapes depend on the problem; called once, before the first estimate.
+
+        Arguments:
+            num_latents: size of a flat sample, D (D C for categorical latents).
+            num_context: size of the context, 0 for none.
+        """
 
     def penalty(self, num_latents: int) -> Tensor | float:
-        """A regularizer on phi, added to the variance."""
+        """A regularizer on phi, added to the variance; ``num_latents`` is the number of logits of an example."""
         return 0.0
 
     def summary(self) -> dict[str, Tensor]:
@@ -111,7 +139,7 @@ class GradientEstimator(Module):
             self.build(num_latents, num_context)
             self.is_built = True
 
-    def estimate(self, f: Objective, q: Bernoulli, draw: Draw, context: Tensor | None) -> Tensor:
+    def estimate(self, f: Objective, q: Latent, draw: Draw, context: Tensor | None) -> Tensor:
         """The gradient per sample, [K, B, D], and one advance of the running statistics; f must be frozen."""
         grad = self.gradient(f, q, draw, context)
         if self.training:
@@ -121,7 +149,7 @@ class GradientEstimator(Module):
     def forward(
         self,
         f: Objective,
-        q: Bernoulli,
+        q: Latent,
         context: Tensor | None = None,
         *,
         noise: Tensor | None = None,
@@ -131,29 +159,55 @@ class GradientEstimator(Module):
 
         Arguments:
             f: the objective. Trainable parameters that it uses must be its own: then f is an ``nn.Module``, which can be frozen.
-            q: logits [B, D].
+            q: the latent distribution, logits [B, D].
             context: [B, C], for control variates that look at the input.
             noise: [num_noise, K, B, D]; drawn from ``generator`` where it is None.
 
         Raises:
-            InputError: f is a plain function of trainable parameters, or returns another shape than [K, B].
+            InputError: f is a plain function of trainable parameters, returns another shape than [K, B], or has no derivative where
+                one is needed; or the estimator does not support q's family.
         """
-        logits = q.logits
+        self.require_support(type(q))
         q = q.detach()
-        self.ensure_built(logits.shape[-1], 0 if context is None else context.shape[-1])
         if noise is None:
             noise = q.noise(self.num_noise, self.num_samples, generator=generator)
         z = q.relaxed(noise[0])
         b = q.hard(z)
+        self.ensure_built(q.flat(b).shape[-1], 0 if context is None else context.shape[-1])
         value = f(b)
-        expected = (self.num_samples, *logits.shape[: -q.event_dim])
+        expected = (self.num_samples, *q.batch_shape)
         if value.shape != expected:
             raise InputError(
                 f"f must return one value per example, shape {expected}, for samples {tuple(b.shape)}; got {tuple(value.shape)}"
             )
+        frozen = _frozen(f, value)
+        if self.differentiates and not self._derivative_checked and not torch.compiler.is_compiling():
+            self._require_derivative(frozen, b)
         draw = Draw(noise, z, b, value.detach().to(z.dtype))
-        grad = self.estimate(_frozen(f, value), q, draw, context)
-        return Estimate(value.mean(0), grad.mean(0))
+        grad = self.estimate(frozen, q, draw, context)
+        return Estimate(self.combine(value), grad.mean(0))
+
+    def require_support(self, latent: type[Latent]) -> None:
+        """An InputError where the equation does not hold for this family of latents."""
+        if not issubclass(latent, self.latents):
+            supported = " or ".join(family.__name__ for family in self.latents)
+            raise InputError(f"{type(self).__name__} is for {supported} latents, got {latent.__name__}")
+
+    def _require_derivative(self, f: Objective, b: Tensor) -> None:
+        # Without a derivative autograd gives zeros, silently: the estimate would be biased. Asked once, at the price of one f.
+        reason = "its value does not depend on the sample differentiably"
+        sample = torch.full(b.shape, 0.5, dtype=b.dtype, device=b.device).requires_grad_()
+        with torch.enable_grad():
+            try:
+                has_derivative = f(sample).requires_grad
+            except (RuntimeError, TypeError) as error:
+                has_derivative, reason = False, str(error).splitlines()[0]
+        if not has_derivative:
+            raise InputError(
+                f"{type(self).__name__} needs the derivative of f, but f has none ({reason}); for such an f take REINFORCE, LOO, "
+                "DisARM, or RELAX with black_box=True"
+            )
+        self._derivative_checked = True
 
 
 def _frozen(f: Objective, value: Tensor) -> Objective:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective
-from dvae.latents import Bernoulli
+from dvae.latents import Bernoulli, Categorical, Discrete
 
 __all__ = ["Concrete"]
 
@@ -15,7 +15,8 @@ __all__ = ["Concrete"]
 class Concrete(GradientEstimator):
     r"""The gradient of f at the relaxed sample: low variance, biased.
 
-    .. math:: g = \frac{\partial f(\sigma(z / T))}{\partial \text{logits}}, \qquad z = \text{logits} + \text{logit}(u)
+    .. math:: g = \frac{\partial f(\text{soft}(z, T))}{\partial \text{logits}}, \qquad
+        \text{soft} = \sigma(z / T) \text{ or } \text{softmax}(z / T)
 
     Source: Maddison et al. 2017, Jang et al. 2017. Cost: f at the hard sample, for theta and the reported ELBO, and f with its
     derivative at the relaxed one. T is fixed: the variance of a biased gradient is smallest where it says nothing.
@@ -29,6 +30,8 @@ class Concrete(GradientEstimator):
     """
 
     unbiased = False
+    latents = (Bernoulli, Categorical)
+    differentiates = True
     evaluations_per_sample = 2
 
     def __init__(self, temperature: float = 0.5, *, num_samples: int = 1) -> None:
@@ -37,8 +40,9 @@ class Concrete(GradientEstimator):
             raise InputError(f"temperature must be positive, got {temperature}")
         self.temperature = temperature
 
-    def gradient(self, f: Objective, q: Bernoulli, draw: Draw, context: Tensor | None) -> Tensor:
+    def gradient(self, f: Objective, q: Discrete, draw: Draw, context: Tensor | None) -> Tensor:
         def value(z: Tensor) -> Tensor:
             return f(q.soft(z, self.temperature), temperature=self.temperature).sum()
 
-        return torch.func.grad(value)(draw.z)  # dz / dlogits = 1
+        # dz / dlogits = 1; for categories up to a shift of all classes, to which softmax is blind.
+        return torch.func.grad(value)(draw.z)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective
-from dvae.latents import Bernoulli
+from dvae.latents import Latent
 from dvae.networks import MLP
 
 __all__ = ["LOO", "NVIL", "REINFORCE"]
@@ -46,9 +46,9 @@ class REINFORCE(GradientEstimator):
             raise InputError(f"baseline must be None or 'moving_average', got {baseline!r}")
         self.moving_average = _MovingAverage(decay) if baseline else None
 
-    def gradient(self, f: Objective, q: Bernoulli, draw: Draw, context: Tensor | None) -> Tensor:
+    def gradient(self, f: Objective, q: Latent, draw: Draw, context: Tensor | None) -> Tensor:
         signal = draw.value if self.moving_average is None else draw.value - self.moving_average()
-        return signal[..., None] * q.score(draw.b)
+        return q.score(draw.b, signal)
 
     def update(self, draw: Draw) -> None:
         if self.moving_average is not None:
@@ -56,7 +56,7 @@ class REINFORCE(GradientEstimator):
 
 
 class LOO(GradientEstimator):
-    r"""REINFORCE with the mean of the other samples' values as each sample's baseline (leave-one-out).
+    r"""REINFORCE with the mean of the other samples' values as each sample's baseline.
 
     .. math:: g = \frac{1}{K} \sum_k \Big(f(b_k) - \frac{1}{K-1} \sum_{j \ne k} f(b_j)\Big) \nabla \log q(b_k)
 
@@ -74,10 +74,10 @@ class LOO(GradientEstimator):
             raise InputError(f"num_samples must be at least 2 to leave one out, got {num_samples}")
         super().__init__(num_samples)
 
-    def gradient(self, f: Objective, q: Bernoulli, draw: Draw, context: Tensor | None) -> Tensor:
+    def gradient(self, f: Objective, q: Latent, draw: Draw, context: Tensor | None) -> Tensor:
         # f_k - mean of the others = (f_k - mean of all) K / (K - 1)
         signal = (draw.value - draw.value.mean(0)) * (self.num_samples / (self.num_samples - 1))
-        return signal[..., None] * q.score(draw.b)
+        return q.score(draw.b, signal)
 
 
 class NVIL(GradientEstimator):
@@ -119,13 +119,13 @@ class NVIL(GradientEstimator):
         # Without a context there is nothing for a network to look at: the moving average is the baseline.
         self.network = MLP(num_context, 1, self.hidden, output_scale=0.0) if num_context else None
 
-    def gradient(self, f: Objective, q: Bernoulli, draw: Draw, context: Tensor | None) -> Tensor:
+    def gradient(self, f: Objective, q: Latent, draw: Draw, context: Tensor | None) -> Tensor:
         signal = draw.value - self.mean()
         if self.network is not None and context is not None:
             signal = signal - self.network(context).squeeze(-1)
         if self.square is not None:
             signal = signal / (self.square() - self.mean().square()).clamp(min=1.0).sqrt()
-        return signal[..., None] * q.score(draw.b)
+        return q.score(draw.b, signal)
 
     def update(self, draw: Draw) -> None:
         self.mean.update(draw.value)

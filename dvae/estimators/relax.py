@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from dvae.config import Module, instantiate
-from dvae.control_variates import SurrogateNetwork
+from dvae.control_variates import SurrogateNetwork, controlled, weight_penalty
 from dvae.errors import InputError
-from dvae.estimators.base import Draw, GradientEstimator, Objective
-from dvae.latents import Bernoulli
+from dvae.estimators.base import Draw, GradientEstimator, Objective, value_and_derivative
+from dvae.latents import Bernoulli, Categorical, Discrete
 
 __all__ = ["REBAR", "RELAX"]
 
-# The batch size of the published runs, in whose units a weight decay is stated (see RELAX).
-PAPER_BATCH_SIZE = 24
-
 
 class REBAR(GradientEstimator):
-    r"""The score function, less a control variate :math:`c` on the relaxed sample, plus its reparameterized gradient.
+    r"""The score function with f at the relaxed sample as control variate, reparameterized.
 
     .. math::
-        g = (f(b) - \eta c(\tilde z)) \nabla \log q(b) + \eta \nabla c(z) - \eta \nabla c(\tilde z), \qquad c(z) = f(\sigma(z / T))
+        g = (f(b) - \eta c(\tilde z)) \nabla \log q(b) + \eta \nabla c(z) - \eta \nabla c(\tilde z), \qquad
+        c(z) = f(\text{soft}(z, T))
 
     with gradients with respect to the logits and :math:`\tilde z \sim p(z | b)`. Source: Tucker et al. 2017.
 
     Coupled, :math:`\tilde z` is drawn from the same uniform as z, so that both have one value and one derivative of c serves for
-    both (:meth:`dvae.latents.Bernoulli.path`): two evaluations of f per sample, and three with independent noise. T and eta are
+    both (:meth:`dvae.latents.Discrete.path`): two evaluations of f per sample, and three with independent noise. T and eta are
     phi, learned by minimising the variance of g.
 
     Arguments:
@@ -42,7 +39,9 @@ class REBAR(GradientEstimator):
         InputError: the temperature is not positive.
     """
 
-    evaluations_per_sample = 2
+    latents = (Bernoulli, Categorical)
+    differentiates = True
+    evaluations_per_sample: int | None = 2
 
     def __init__(self, temperature: float = 0.5, eta: float = 1.0, *, coupled: bool = True, num_samples: int = 1) -> None:
         super().__init__(num_samples)
@@ -52,47 +51,44 @@ class REBAR(GradientEstimator):
         self.eta = nn.Parameter(torch.tensor(float(eta)))
         self.coupled = coupled
         self.num_noise = 1 if coupled else 2
+        self.evaluations_per_sample = 2 if coupled else 3
 
-    @property
-    def num_evaluations(self) -> int:
-        relaxed = self.evaluations_per_sample - 1
-        return self.num_samples * (1 + relaxed * (1 if self.coupled else 2))
-
-    def control_variate(self, f: Objective, q: Bernoulli, z: Tensor, context: Tensor | None) -> Tensor:
+    def control_variate(self, f: Objective, q: Discrete, z: Tensor, context: Tensor | None) -> Tensor:
         """c(z), [K, B]."""
         temperature = self.log_temperature.exp()
         return f(q.soft(z, temperature), temperature=temperature)
 
-    def gradient(self, f: Objective, q: Bernoulli, draw: Draw, context: Tensor | None) -> Tensor:
+    def gradient(self, f: Objective, q: Discrete, draw: Draw, context: Tensor | None) -> Tensor:
         def c(z: Tensor) -> Tensor:
             return self.control_variate(f, q, z, context)
 
-        value, derivative = _value_and_derivative(c, draw.z)
+        value, derivative = value_and_derivative(c, draw.z)
         if self.coupled:
             path = q.path(draw.z, derivative)
         else:
             conditional, pull_back, *_ = torch.func.vjp(
-                lambda logits: Bernoulli(logits).conditional(draw.b, draw.noise[1]),
+                lambda logits: type(q)(logits).conditional(draw.b, draw.noise[1]),
                 q.logits.expand_as(draw.z),
             )
-            value, conditional_derivative = _value_and_derivative(c, conditional)
-            path = derivative - pull_back(conditional_derivative)[0]
-        return (draw.value - self.eta * value)[..., None] * q.score(draw.b) + self.eta * path
+            _, pull_back_z, *_ = torch.func.vjp(lambda logits: type(q)(logits).relaxed(draw.noise[0]), q.logits.expand_as(draw.z))
+            value, conditional_derivative = value_and_derivative(c, conditional)
+            path = pull_back_z(derivative)[0] - pull_back(conditional_derivative)[0]
+        return controlled(q, draw.b, draw.value, self.eta * value, self.eta * path)
 
     def summary(self) -> dict[str, Tensor]:
         return {"temperature": self.log_temperature.detach().exp(), "eta": self.eta.detach()}
 
 
 class RELAX(REBAR):
-    r"""REBAR with a free network :math:`r_\rho` added to the control variate.
+    r"""REBAR with a free network r added to the control variate.
 
-    .. math:: c_\phi(z) = f(\sigma(z / T)) + r_\rho(x, z)
+    .. math:: c_\phi(z) = f(\text{soft}(z, T)) + r_\rho(x, z)
 
     Source: Grathwohl et al. 2018. Cost: as :class:`REBAR`, and r.
 
     Arguments:
         black_box: c = r alone, for an f without a derivative; one evaluation of f per sample.
-        network: r, a module ``(z [*, B, D], context [*, B, C] or None) -> [*, B]``, or its config; by default a
+        network: r, a module ``(flat z [*, B, D], context [*, B, C] or None) -> [*, B]``, or its config; by default a
             :class:`dvae.control_variates.SurrogateNetwork` of ``depth`` hidden ReLU layers of ``hidden`` units.
         weight_decay: of r's weights, in the units of the paper's code, which squares the gradient of the mean over a batch of 24
             and averages over batch and latents; here it is multiplied by 24^2 D to weigh the same against the sum over latents.
@@ -123,6 +119,7 @@ class RELAX(REBAR):
         self.black_box = black_box
         if black_box:
             self.evaluations_per_sample = 1
+            self.differentiates = False
             del self.log_temperature  # r takes z as it is: there is no relaxation to tune
         self.hidden = hidden
         self.depth = depth
@@ -133,21 +130,13 @@ class RELAX(REBAR):
         if self.network is None:
             self.network = SurrogateNetwork(num_latents, num_context, hidden=self.hidden, depth=self.depth)
 
-    def control_variate(self, f: Objective, q: Bernoulli, z: Tensor, context: Tensor | None) -> Tensor:
+    def control_variate(self, f: Objective, q: Discrete, z: Tensor, context: Tensor | None) -> Tensor:
         assert self.network is not None
-        surrogate = self.network(z, context)
+        surrogate = self.network(q.flat(z), context)
         return surrogate if self.black_box else super().control_variate(f, q, z, context) + surrogate
 
     def penalty(self, num_latents: int) -> Tensor | float:
-        if not self.weight_decay or self.network is None:
-            return 0.0
-        squares = [weight.square().sum() for weight in self.network.parameters() if weight.dim() > 1]
-        return 0.5 * self.weight_decay * PAPER_BATCH_SIZE**2 * num_latents * torch.stack(squares).sum()
+        return weight_penalty(self.network, self.weight_decay, num_latents)
 
     def summary(self) -> dict[str, Tensor]:
         return {"eta": self.eta.detach()} if self.black_box else super().summary()
-
-
-def _value_and_derivative(c: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
-    value, pull_back, *_ = torch.func.vjp(c, z)
-    return value, pull_back(torch.ones_like(value))[0]

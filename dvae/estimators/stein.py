@@ -1,0 +1,85 @@
+"""Estimators with control variates from discrete Stein operators."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dvae.control_variates import controlled
+from dvae.errors import InputError
+from dvae.estimators.base import Draw, GradientEstimator, Objective, value_and_derivative
+from dvae.latents import Bernoulli, Categorical, Discrete
+from dvae.networks import MLP
+
+__all__ = ["RODEO"]
+
+
+class RODEO(GradientEstimator):
+    r"""Leave-one-out with two learned control variates from a discrete Stein operator.
+
+    .. math::
+        A h(b) = \frac1D \sum_i \sum_c q(b_i = c) \big(h(b_{i \to c}) - h(b)\big), \qquad E_q[A h(b)] = 0
+
+    .. math::
+        g = \frac1K \sum_k \Big(f(b_k) - \frac{1}{K-1} \sum_{j \ne k} \big(f(b_j) + \alpha A h_j(b_j)\big)\Big) \nabla \log q(b_k)
+        + \beta A(\tilde h_k \nabla \log q)(b_k)
+
+    with :math:`h_k(b) = \frac{1}{K-1} \sum_{j \ne k} H(f'(b_j)^\top (b - b_j), f(b_j))`, one small network H with two outputs, h
+    and h~. At a neighbour of b_k the first argument is the one at b_k plus one product, so no neighbour is ever built: memory grows
+    with D, not with D^2. Source: Shi et al. 2022 (the operator is their Gibbs-type one). Cost: K evaluations of f and K of f with
+    its derivative. H, alpha and beta are phi; alpha and beta start at 0, where the estimator is :class:`dvae.estimators.LOO`.
+
+    Arguments:
+        num_samples: K, at least 2.
+        hidden: units of each hidden layer of H.
+        depth: number of hidden layers of H.
+
+    Raises:
+        InputError: an argument is outside its range.
+    """
+
+    latents = (Bernoulli, Categorical)
+    differentiates = True
+    evaluations_per_sample = 2
+
+    def __init__(self, num_samples: int = 2, *, hidden: int = 100, depth: int = 1) -> None:
+        if num_samples < 2:
+            raise InputError(f"num_samples must be at least 2 to leave one out, got {num_samples}")
+        if hidden < 1 or depth < 1:
+            raise InputError(f"hidden and depth must be at least 1, got {hidden} and {depth}")
+        super().__init__(num_samples)
+        self.network = MLP(2, 2, [hidden] * depth, "leaky_relu")
+        self.alpha = nn.Parameter(torch.zeros(()))
+        self.beta = nn.Parameter(torch.zeros(()))
+
+    def gradient(self, f: Objective, q: Discrete, draw: Draw, context: Tensor | None) -> Tensor:
+        num_variables = q.logits.shape[-q.event_dim]
+        slope = value_and_derivative(f, draw.b)[1]
+        own, other = draw.b[None], _others(draw.b)
+        other_slope, other_value = _others(slope), _others(draw.value)
+        projection = q.flat(other_slope * (own - other)).sum(-1)  # [K - 1, K, B]
+        probs, change = q.moves(own, other_slope)  # [K - 1, K, B, D, n]
+
+        here = self.h(projection, other_value)  # [2, K, B]
+        moved = self.h(projection[..., None, None] + change, other_value[..., None, None])  # [2, K, B, D, n]
+        difference = probs * (moved - here[..., None, None])
+        stein, tilde = difference.sum((-2, -1)) / num_variables  # A h(b_k) and A h~(b_k)
+
+        value = draw.value + self.alpha * stein
+        baseline = (value.sum(0) - value) / (self.num_samples - 1)
+        # A(h~ s)(b), with s(b_{i->c}) = s(b) + displacement: two sums over moves.
+        correction = q.score(draw.b, tilde) + q.moved(draw.b, probs[0] * moved[1]) / num_variables
+        return controlled(q, draw.b, draw.value, baseline, self.beta * correction)
+
+    def h(self, projection: Tensor, value: Tensor) -> Tensor:
+        """h and h~, averaged over the other samples, [2, K, B, *], from [K - 1, K, B, *] each."""
+        features = torch.stack([projection, value.expand_as(projection)], -1)
+        return self.network(features).mean(0).movedim(-1, 0)
+
+    def summary(self) -> dict[str, Tensor]:
+        return {"alpha": self.alpha.detach(), "beta": self.beta.detach()}
+
+
+def _others(value: Tensor) -> Tensor:
+    """For each sample the other ones, [K, *] to [K - 1, K, *]."""
+    return torch.stack([value.roll(-shift, 0) for shift in range(1, value.shape[0])])

@@ -1,0 +1,79 @@
+"""Estimators with the linear part of f as control variate: MuProp and double control variates."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dvae.control_variates import controlled
+from dvae.errors import InputError
+from dvae.estimators.base import Draw, GradientEstimator, Objective, value_and_derivative
+from dvae.latents import Bernoulli, Categorical, Discrete
+
+__all__ = ["DoubleCV", "MuProp"]
+
+
+class MuProp(GradientEstimator):
+    r"""The score function with the first-order Taylor expansion of f around the mean as control variate.
+
+    .. math:: g = (f(b) - c(b)) \nabla \log q(b) + f'(p)^\top \frac{\partial p}{\partial \text{logits}}, \qquad
+        c(b) = f(p) + f'(p)^\top (b - p), \qquad p = E[b]
+
+    Source: Gu et al. 2016. Cost: f at the sample, and f with its derivative at the mean.
+
+    Arguments:
+        num_samples: K, samples per example.
+    """
+
+    latents = (Bernoulli, Categorical)
+    differentiates = True
+    evaluations_per_sample = 2
+
+    def gradient(self, f: Objective, q: Discrete, draw: Draw, context: Tensor | None) -> Tensor:
+        mean = q.probs.expand_as(draw.b)
+        value, derivative = value_and_derivative(f, mean)
+        expansion = value + q.flat(derivative * (draw.b - mean)).sum(-1)
+        return controlled(q, draw.b, draw.value, expansion, q.mean_gradient(derivative))
+
+
+class DoubleCV(GradientEstimator):
+    r"""Leave-one-out with a linear control variate for each value, whose slope the other samples give.
+
+    .. math::
+        g = \frac1K \sum_k \Big(\hat f_k - \frac{1}{K-1} \sum_{j \ne k} \hat f_j\Big) \nabla \log q(b_k)
+        + \alpha G_k^\top \frac{\partial p}{\partial \text{logits}}, \qquad
+        \hat f_k = f(b_k) - \alpha G_k^\top (b_k - p), \qquad G_k = \frac{1}{K-1} \sum_{j \ne k} f'(b_j)
+
+    Though G_j depends on b_k, it multiplies b_j - p, whose mean given all others is zero: the baseline stays unbiased. Source:
+    Titsias & Shi 2022. Cost: K evaluations of f and K of f with its derivative. alpha is phi.
+
+    Arguments:
+        num_samples: K, at least 2.
+        alpha: the initial scale of the control variate.
+
+    Raises:
+        InputError: ``num_samples`` is less than 2.
+    """
+
+    latents = (Bernoulli, Categorical)
+    differentiates = True
+    evaluations_per_sample = 2
+
+    def __init__(self, num_samples: int = 2, alpha: float = 1.0) -> None:
+        if num_samples < 2:
+            raise InputError(f"num_samples must be at least 2 to leave one out, got {num_samples}")
+        super().__init__(num_samples)
+        self.alpha = nn.Parameter(torch.tensor(float(alpha)))
+
+    def gradient(self, f: Objective, q: Discrete, draw: Draw, context: Tensor | None) -> Tensor:
+        _, derivative = value_and_derivative(f, draw.b)
+        slope = self.alpha * _mean_of_others(derivative)
+        value = draw.value - q.flat(slope * (draw.b - q.probs)).sum(-1)
+        return controlled(q, draw.b, value, _mean_of_others(value), q.mean_gradient(slope))
+
+    def summary(self) -> dict[str, Tensor]:
+        return {"alpha": self.alpha.detach()}
+
+
+def _mean_of_others(value: Tensor) -> Tensor:
+    return (value.sum(0) - value) / (value.shape[0] - 1)
