@@ -96,6 +96,10 @@ class Latent:
         """The sample that z stands for, without a gradient."""
         raise NotImplementedError(f"{type(self).__name__} must define hard(z)")
 
+    def soft(self, z: Tensor, temperature: Tensor | float) -> Tensor:
+        """The sample that f is differentiated at: relaxed at a temperature; z itself for continuous latents."""
+        return z
+
     # Facts --------------------------------------------------------------------------------------------------------------------
 
     @property

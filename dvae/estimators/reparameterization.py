@@ -31,7 +31,8 @@ class Reparameterization(GradientEstimator):
     evaluations_per_sample = 2
 
     def gradient(self, f: Objective, q: Gaussian, draw: Draw, context: Tensor | None) -> Tensor:
-        _, derivative = value_and_derivative(f, draw.b)
+        # Any temperature: it says that the layers above, sampled on the way, are to be differentiated too.
+        _, derivative = value_and_derivative(lambda b: f(b, temperature=1.0), draw.b)
         return q.sample_gradient(draw.b, derivative)
 
 
