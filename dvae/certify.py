@@ -188,7 +188,7 @@ def certify(
     ):
         if not low <= value <= high:
             raise InputError(f"{name} must be from {low} to {high}, got {value}")
-    families = tuple(_certified_families(estimator) if latents is None else latents)
+    families = tuple(_certified_families(estimator, num_latents) if latents is None else latents)
     for family in families:
         estimator.require_support(family)
     reports: list[ProblemReport] = []
@@ -231,16 +231,26 @@ def certify(
     )
 
 
-def _certified_families(estimator: GradientEstimator) -> list[type[Latent]]:
-    known: list[type[Latent]] = [family for family in (Bernoulli, Categorical, Gaussian) if issubclass(family, estimator.latents)]
+def _certified_families(estimator: GradientEstimator, num_latents: int) -> list[type[Latent]]:
+    """Those that the estimator supports and whose states can be enumerated, K samples together for the K-sample bound."""
+    known: list[type[Latent]] = []
+    reason = f"{type(estimator).__name__} supports none of Bernoulli, Categorical, Gaussian; pass latents=[...]"
+    for family in (Bernoulli, Categorical, Gaussian):
+        if issubclass(family, estimator.latents):
+            try:
+                _num_variables(estimator, family, num_latents)
+            except InputError as error:
+                reason = str(error)
+            else:
+                known.append(family)
     if not known:
-        raise InputError(f"{type(estimator).__name__} supports none of Bernoulli, Categorical, Gaussian; pass latents=[...]")
+        raise InputError(reason)
     return known
 
 
 def num_reports(estimator: GradientEstimator, num_problems: int) -> int:
     """How many problems a certificate has, for a progress bar."""
-    families = _certified_families(estimator)
+    families = _certified_families(estimator, 1)
     return len(families) * (num_problems + 2) - (estimator.multi_sample and Gaussian in families)
 
 

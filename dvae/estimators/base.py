@@ -174,7 +174,7 @@ class GradientEstimator(Module):
         z = q.relaxed(noise[0])
         b = q.hard(z)
         self.ensure_built(q.flat(b).shape[-1], 0 if context is None else context.shape[-1])
-        value = f(b)
+        value = _floating(f(b), b.dtype)
         expected = (self.num_samples, *q.batch_shape)
         if value.shape != expected:
             raise InputError(
@@ -226,7 +226,17 @@ def _frozen(f: Objective, value: Tensor) -> Objective:
             "f depends on trainable parameters, so it must be an nn.Module that owns them, got a plain function, which cannot be "
             "frozen: its parameters would leak into the gradient's variance"
         )
-    return f if _takes_temperature(f) else lambda sample, temperature=None: f(sample)
+    takes_temperature = _takes_temperature(f)
+
+    def plain(sample: Tensor, temperature: Tensor | None = None) -> Tensor:
+        return _floating(f(sample, temperature=temperature) if takes_temperature else f(sample), sample.dtype)
+
+    return plain
+
+
+def _floating(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """A reward may be an integer."""
+    return value if value.is_floating_point() else value.to(dtype)
 
 
 def _takes_temperature(f: Callable[..., Tensor]) -> bool:
