@@ -13,20 +13,14 @@ from pytorch_lightning.loggers import CSVLogger
 
 from dvae.data import BinarizedMNIST
 from dvae.errors import InputError
-from dvae.estimators import LOO, NVIL, REBAR, REINFORCE, RELAX, Concrete, GradientEstimator
+from dvae.estimators import CATALOGUE
+from dvae.latents import Bernoulli
 from dvae.models import DiscreteVAE
 
 __all__ = ["ESTIMATORS", "StepTime", "benchmark"]
 
-ESTIMATORS: dict[str, Callable[[], GradientEstimator]] = {
-    "REINFORCE": REINFORCE,
-    "LOO": LOO,
-    "NVIL": NVIL,
-    "Concrete": Concrete,
-    "REBAR": REBAR,
-    "RELAX": RELAX,
-    "RELAX, independent noise": lambda: RELAX(coupled=False),
-}
+ESTIMATORS = {name: make for name, make in CATALOGUE.items() if Bernoulli in make().latents and name != "Exact"}
+"""The catalogue's estimators for Bernoulli latents, but for the one that enumerates 2^200 states."""
 
 
 class StepTime(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -23,12 +24,12 @@ from rich.progress import Progress
 
 from dvae import data as _data  # noqa: F401  # makes the data modules' short names known to the parser
 from dvae.benchmark import ESTIMATORS, benchmark
-from dvae.certify import certify
+from dvae.certify import Certificate, certify, num_reports
 from dvae.checkpoints import find_checkpoint, read_checkpoint
 from dvae.config import import_class
 from dvae.data import bundled_folder
 from dvae.errors import InputError, NonFiniteError
-from dvae.estimators import GradientEstimator
+from dvae.estimators import CATALOGUE, GradientEstimator, facts
 from dvae.evaluate import Evaluation, Mean, encode, evaluate, open_model
 from dvae.files import written_whole
 from dvae.latents import Bernoulli
@@ -347,23 +348,30 @@ def _encode(args: Namespace) -> int:
 
 
 def _certify_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("estimator", type=str, help="import path of the class, such as dvae.estimators.RELAX")
+    parser.add_argument(
+        "estimator", type=str, nargs="?", default=None, help="import path of the class, such as dvae.estimators.RELAX"
+    )
+    parser.add_argument("--all", action="store_true", help="every estimator of the library, in one table")
     parser.add_argument("--init_args", type=dict | None, default=None, help="its arguments, such as '{\"coupled\": false}'")
-    parser.add_argument("--problems", type=int, default=20, help="random problems")
+    parser.add_argument("--problems", type=int, default=8, help="random problems for each family of latents")
     parser.add_argument("--samples", type=int, default=200_000, help="draws for each problem")
-    parser.add_argument("--latents", type=int, default=4, help="latents in each problem")
+    parser.add_argument("--latents", type=int, default=4, help="variables in each Bernoulli problem")
     parser.add_argument("--seed", type=int, default=0, help="seed of problems and draws")
     parser.add_argument("--json", type=str | None, default=None, help="also write the certificate to this file")
 
 
 def _certify(args: Namespace) -> int:
+    if args.all == (args.estimator is not None):
+        raise InputError(f"either an estimator or --all must be given, got {'both' if args.all else 'neither'}")
+    if args.all:
+        return _certify_all(args)
     cls = import_class(args.estimator, GradientEstimator, "estimator")
     try:
         estimator = cls(**(args.init_args or {}))
     except TypeError as error:
         raise InputError(f"estimator: cannot make {args.estimator}: {error}") from None
     with Progress(transient=True) as bar:
-        task = bar.add_task(f"certifying {cls.__name__}", total=args.problems + 1)
+        task = bar.add_task(f"certifying {cls.__name__}", total=num_reports(estimator, args.problems))
         certificate = certify(
             estimator,
             num_problems=args.problems,
@@ -376,13 +384,14 @@ def _certify(args: Namespace) -> int:
         (
             r.problem,
             f"{r.max_z:.2f}",
+            f"{r.bias:.2%} ± {r.bias_error:.2%}",
             f"{r.variance:.3g}",
             _figure(r.reinforce_variance),
             _figure(r.optimal_baseline_variance),
         )
         for r in certificate.reports
     ]
-    columns = ["problem", "largest |z|", "variance", "REINFORCE's", "with best constant"]
+    columns = ["problem", "largest |z|", "relative error", "variance", "REINFORCE's", "with best constant"]
     print_table(
         f"{args.estimator}: {args.samples} samples a problem, {certificate.measured_evaluations} evaluations of f",
         columns,
@@ -392,6 +401,66 @@ def _certify(args: Namespace) -> int:
     if args.json is not None:
         _write_json(args.json, certificate.as_dict())
     return 0 if certificate.passed else 1
+
+
+def _certify_all(args: Namespace) -> int:
+    certificates: dict[str, Certificate] = {}
+    with Progress(transient=True) as bar:
+        total = sum(num_reports(make(), args.problems) for make in CATALOGUE.values())
+        task = bar.add_task("certifying", total=total)
+        for name, make in CATALOGUE.items():
+            bar.update(task, description=f"certifying {name}")
+            certificates[name] = certify(
+                make(),
+                num_problems=args.problems,
+                num_samples=args.samples,
+                num_latents=args.latents,
+                seed=args.seed,
+                progress=lambda report: bar.advance(task),
+            )
+            if args.json is not None:  # a long run's figures are not lost with it
+                _write_json(args.json, {each: found.as_dict() for each, found in certificates.items()})
+    rows = [
+        (
+            name,
+            " ".join(family[0] for family in found.latents),
+            f"{found.max_z:.2f}",
+            "none" if found.passed else f"{found.bias[0]:.1%} ± {found.bias[1]:.1%}",
+            "" if found.variance_ratio is None else f"{found.variance_ratio:.3f}",
+            f"{found.measured_evaluations}",
+            f"{found.microseconds / certificates['REINFORCE'].microseconds:.1f}",
+        )
+        for name, found in certificates.items()
+    ]
+    columns = ["estimator", "for", "|z|", "bias", "variance", "f", "time"]
+    title = f"{args.problems + 2} problems for each family of latents, {args.samples} draws; variance and time in REINFORCE's"
+    print_table(title, columns, rows)
+    failed = {name: found.verdict for name, found in certificates.items() if not found.as_declared}
+    print(f"{len(certificates) - len(failed)} of {len(certificates)} estimators are as they declare")
+    for name, verdict in failed.items():
+        print(f"{name}: {verdict}")
+    return 1 if failed else 0
+
+
+def _estimators_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--markdown", action="store_true", help="print the table as the README has it")
+
+
+def _estimators(args: Namespace) -> int:
+    columns = ["class", "what it is", "evaluations of f", "needs f'", "latents", "unbiased", "source"]
+    classes = dict.fromkeys(type(make()) for make in CATALOGUE.values())
+    rows = [facts(cls) for cls in classes]
+    if args.markdown:
+        lines = [columns, ["---"] * len(columns), *([f"`{row.name}`", *row[1:]] for row in rows)]
+        print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    else:
+        title = "dvae.estimators, for latents: B Bernoulli, C Categorical, G Gaussian"
+        short = [
+            (row.name, row.evaluations, row.differentiates, " ".join(re.findall("[A-Z]", row.latents)), row.unbiased, row.source)
+            for row in rows
+        ]
+        print_table(title, ["class", "f", "f'", "for", "unbiased", "source"], short)
+    return 0
 
 
 # Benchmark --------------------------------------------------------------------------------------------------------------------
@@ -451,6 +520,7 @@ _COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace
     "sample": (_sample_arguments, _sample, "PNG grids of samples from the prior and of reconstructions"),
     "encode": (_encode_arguments, _encode, "codes of a data set, as .npz; binary ones bit-packed"),
     "benchmark": (_benchmark_arguments, _benchmark, "time a training step, by itself and through Lightning"),
+    "estimators": (_estimators_arguments, _estimators, "list the library's gradient estimators"),
     "certify": (
         _certify_arguments,
         _certify,

@@ -22,7 +22,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     """Print a table; the first column is left-aligned, the others are figures."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0, overflow="fold")
+        figures = index > 0 and max((len(row[index]) for row in rows), default=0) <= _LONGEST_FIGURE
+        table.add_column(column, justify="right" if index else "left", no_wrap=figures, overflow="fold")
     for row in rows:
         table.add_row(*row)
     Console().print(table)
@@ -72,6 +73,8 @@ def save_picture(picture: Tensor, path: str | Path) -> Path:
 
 
 _COLUMNS = 8
+# What is longer is text, which a narrow terminal may break.
+_LONGEST_FIGURE = 14
 
 
 def _grid(pixels: Tensor, image_shape: Sequence[int] | None) -> Tensor:
