@@ -35,6 +35,7 @@ from dvae.files import written_whole
 from dvae.latents import Bernoulli
 from dvae.models import DiscreteVAE
 from dvae.report import print_table, reconstruction_grid, sample_grid, save_picture
+from dvae.toy import plot_curves, plot_surrogates, toy, toy_estimator, write_csv
 
 __all__ = ["main"]
 
@@ -463,6 +464,68 @@ def _estimators(args: Namespace) -> int:
     return 0
 
 
+# The toy ----------------------------------------------------------------------------------------------------------------------
+
+
+def _toy_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--estimators",
+        type=list[str],
+        default=["REINFORCE", "REBAR", "RELAX"],
+        help="names as in dvae certify --all, or import paths, as a list: '[DisARM, my_estimators.Mine]'",
+    )
+    parser.add_argument("--targets", type=list[float], default=[0.45, 0.499], help="values of t, as a list")
+    parser.add_argument("--seeds", type=int, default=10, help="independent runs of each")
+    parser.add_argument("--iterations", type=int, default=10_000, help="updates of each run")
+    parser.add_argument("--lr", type=float, default=0.01, help="learning rate of Adam")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first run")
+    parser.add_argument("--out", type=str, default="toy", help="folder for toy.csv, curves.png and surrogates.png")
+
+
+def _toy(args: Namespace) -> int:
+    torch.set_num_threads(1)  # there is nothing to share between threads in so small a problem
+    for name in args.estimators:
+        toy_estimator(name)
+    runs = []
+    with Progress(transient=True) as bar:
+        task = bar.add_task("running", total=len(args.targets) * len(args.estimators) * args.iterations)
+        for target in args.targets:
+            for name in args.estimators:
+                bar.update(task, description=f"{name} at t = {target:g}")
+                runs.append(
+                    toy(
+                        name,
+                        target,
+                        num_seeds=args.seeds,
+                        num_iterations=args.iterations,
+                        lr=args.lr,
+                        seed=args.seed,
+                        progress=lambda done: bar.advance(task, done),
+                    )
+                )
+    rows = []
+    for run in runs:
+        loss, least = run.loss[-1].double(), min(run.target**2, (1 - run.target) ** 2)
+        error = loss.std().item() / len(loss) ** 0.5 if len(loss) > 1 else float("nan")
+        rows.append(
+            (
+                run.estimator,
+                f"{run.target:g}",
+                f"{loss.mean().item():.6f}",
+                f"{error:.6f}",
+                f"{least:.6f}",
+                f"{run.log_variance[-1].mean().item():.2f}",
+            )
+        )
+    title = f"Expected loss after {args.iterations} updates, mean over {args.seeds} seeds"
+    print_table(title, ["estimator", "t", "loss", "std. error", "least", "log-variance"], rows)
+    folder = Path(args.out)
+    curves, surrogates = plot_curves(runs, folder / "curves.png"), plot_surrogates(runs, folder / "surrogates.png")
+    written = [write_csv(runs, folder / "toy.csv"), curves, *([surrogates] if surrogates else [])]
+    print("wrote " + ", ".join(str(path) for path in written))
+    return 0
+
+
 # Benchmark --------------------------------------------------------------------------------------------------------------------
 
 
@@ -521,6 +584,7 @@ _COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace
     "encode": (_encode_arguments, _encode, "codes of a data set, as .npz; binary ones bit-packed"),
     "benchmark": (_benchmark_arguments, _benchmark, "time a training step, by itself and through Lightning"),
     "estimators": (_estimators_arguments, _estimators, "list the library's gradient estimators"),
+    "toy": (_toy_arguments, _toy, "rerun the RELAX paper's toy problem: loss, gradient variance and control variates"),
     "certify": (
         _certify_arguments,
         _certify,
