@@ -36,6 +36,7 @@ from dvae.latents import Bernoulli
 from dvae.models import DiscreteVAE
 from dvae.report import print_table, reconstruction_grid, sample_grid, save_picture
 from dvae.toy import plot_curves, plot_surrogates, toy, toy_estimator, write_csv
+from dvae.variance import applicable_estimators, compare_variance, plot_variance
 
 __all__ = ["main"]
 
@@ -209,7 +210,7 @@ def _names_model_class(arguments: Sequence[str]) -> bool:
 # Commands on a checkpoint -----------------------------------------------------------------------------------------------------
 
 
-def _model_arguments(parser: ArgumentParser, several: bool = False) -> None:
+def _model_arguments(parser: ArgumentParser, several: bool = False, split: bool = True) -> None:
     text = "a checkpoint, or a folder of runs, of which the newest best.ckpt is taken"
     if several:
         parser.add_argument("checkpoint", type=str, nargs="+", help=f"{text}; several are compared in one table")
@@ -221,7 +222,8 @@ def _model_arguments(parser: ArgumentParser, several: bool = False) -> None:
         default=None,
         help="'bundled', or a file or folder; default: the checkpoint's own data",
     )
-    parser.add_argument("--split", type=str, default="test", help="train, valid or test")
+    if split:
+        parser.add_argument("--split", type=str, default="test", help="train, valid or test")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
     parser.add_argument("--device", type=str | None, default=None, help="cpu or cuda; default: the GPU if there is one")
     parser.add_argument(
@@ -464,6 +466,68 @@ def _estimators(args: Namespace) -> int:
     return 0
 
 
+# Variance ---------------------------------------------------------------------------------------------------------------------
+
+
+def _variance_arguments(parser: ArgumentParser) -> None:
+    _model_arguments(parser, split=False)
+    parser.add_argument(
+        "--estimators",
+        type=list[str] | None,
+        default=None,
+        help="names as in dvae certify --all, or import paths, as a list: '[LOO, RELAX]'; default: all for the model's latents",
+    )
+    parser.add_argument("--draws", type=int, default=1000, help="draws of the noise for each estimator")
+    parser.add_argument("--phi_steps", type=int, default=2000, help="steps on phi at the fixed model, before it is measured")
+    parser.add_argument("--phi_lr", type=float, default=0.001, help="learning rate of those steps")
+    parser.add_argument("--batch_size", type=int, default=24, help="examples in the batch")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch")
+    parser.add_argument("--json", type=str | None, default=None, help="also write the figures to this file")
+    parser.add_argument("--plot", type=str | None, default=None, help="also draw them into this .png file")
+
+
+def _variance(args: Namespace) -> int:
+    torch.set_num_threads(args.threads)
+    if args.plot is not None and Path(args.plot).suffix != ".png":
+        raise InputError(f"plot must be a .png file, got {args.plot}")
+    path = find_checkpoint(args.checkpoint)
+    model, module, _ = open_model(path, args.data, device=_device(args.device), trust=args.trust)
+    names = applicable_estimators(model.latent) if args.estimators is None else args.estimators
+    with Progress(transient=True) as bar:
+        task = bar.add_task("measuring", total=len(names))
+        reports = compare_variance(
+            model,
+            module,
+            names,
+            num_draws=args.draws,
+            phi_steps=args.phi_steps,
+            phi_lr=args.phi_lr,
+            batch_size=args.batch_size,
+            seed=args.seed,
+            progress=lambda name: bar.update(task, advance=1, description=f"measured {name}"),
+        )
+    rows = [
+        (
+            r.estimator if r.unbiased else f"{r.estimator} (biased)",
+            f"{r.logits:.2f}±{r.logits_error:.2f}",
+            f"{r.encoder:.2f}±{r.encoder_error:.2f}",
+            f"{r.evaluations}",
+            f"{r.encoder_per_evaluation:.2f}",
+            f"{r.milliseconds:.1f}",
+            f"{r.encoder_per_second:.2f}",
+        )
+        for r in sorted(reports, key=lambda report: report.encoder)
+    ]
+    title = f"{path}: log-variance of the gradient, {args.draws} draws, phi fitted for {args.phi_steps} steps"
+    print_table(title, ["estimator", "logits", "encoder", "f", "enc. x f", "ms", "enc. x s"], rows)
+    if args.json is not None:
+        _write_json(args.json, {"checkpoint": str(path), "phi_steps": args.phi_steps, "draws": args.draws,
+                                "reports": [report.as_dict() for report in reports]})  # fmt: skip
+    if args.plot is not None:
+        print(f"plot: {plot_variance(reports, args.plot)}")
+    return 0
+
+
 # The toy ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -584,6 +648,7 @@ _COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace
     "encode": (_encode_arguments, _encode, "codes of a data set, as .npz; binary ones bit-packed"),
     "benchmark": (_benchmark_arguments, _benchmark, "time a training step, by itself and through Lightning"),
     "estimators": (_estimators_arguments, _estimators, "list the library's gradient estimators"),
+    "variance": (_variance_arguments, _variance, "compare the variance of estimators' gradients at a checkpoint"),
     "toy": (_toy_arguments, _toy, "rerun the RELAX paper's toy problem: loss, gradient variance and control variates"),
     "certify": (
         _certify_arguments,

@@ -15,6 +15,8 @@ from dvae.step import step_loss
 if TYPE_CHECKING:
     from dvae.models import DiscreteVAE
 
+_BLOCKS = 10
+
 __all__ = ["ActiveUnits", "GradientVariance", "MeanWithError", "log_gradient_variance"]
 
 
@@ -86,14 +88,17 @@ class ActiveUnits(Metric):
 
 
 class GradientVariance(NamedTuple):
-    """Natural logarithms of the variance of one step's gradient over its noise, the mean over components.
+    """Natural logarithms of the variance of one step's gradient over its noise, the mean over components, with standard errors.
 
     logits: of the gradient with respect to the logits of all layers, mean over examples and latents.
     encoder: of the gradient of the batch mean with respect to the encoder's parameters.
+    logits_error, encoder_error: from ten blocks of draws; not a number where there are fewer than 20.
     """
 
     logits: float
     encoder: float
+    logits_error: float
+    encoder_error: float
 
 
 def log_gradient_variance(model: DiscreteVAE, x: Tensor, num_draws: int = 100, seed: int = 0) -> GradientVariance:
@@ -117,22 +122,30 @@ def log_gradient_variance(model: DiscreteVAE, x: Tensor, num_draws: int = 100, s
     encoder = list(model.encoders.parameters())
     training = model.training
     model.eval()
-    totals: list[Tensor] = []
-    squares: list[Tensor] = []
+    num_blocks = _BLOCKS if num_draws >= 2 * _BLOCKS else 1
+    blocks = []
     try:
-        for _ in range(num_draws):
-            with torch.inference_mode(False), torch.enable_grad():
-                output = step_loss(model, x, model.noise(x.shape[0], generator=generator))
-                encoder_gradients = torch.autograd.grad(output.loss, encoder)
-            drawn = [torch.cat([g.reshape(-1) for g in group]).double() for group in (output.gradients, encoder_gradients)]
-            totals = [total + g for total, g in zip(totals, drawn, strict=True)] if totals else drawn
-            new = [g.square() for g in drawn]
-            squares = [square + g for square, g in zip(squares, new, strict=True)] if squares else new
+        for draws in [num_draws // num_blocks + (index < num_draws % num_blocks) for index in range(num_blocks)]:
+            totals: list[Tensor] = []
+            squares: list[Tensor] = []
+            for _ in range(draws):
+                with torch.inference_mode(False), torch.enable_grad():
+                    output = step_loss(model, x, model.noise(x.shape[0], generator=generator))
+                    encoder_gradients = torch.autograd.grad(output.loss, encoder)
+                drawn = [torch.cat([g.reshape(-1) for g in group]).double() for group in (output.gradients, encoder_gradients)]
+                new = [g.square() for g in drawn]
+                totals = [total + g for total, g in zip(totals, drawn, strict=True)] if totals else drawn
+                squares = [square + g for square, g in zip(squares, new, strict=True)] if squares else new
+            variances = [
+                ((square / draws - (total / draws).square()) * draws / (draws - 1)).mean()
+                for total, square in zip(totals, squares, strict=True)
+            ]
+            blocks.append(torch.stack(variances))
     finally:
         model.train(training)
-    variances = [
-        ((square / num_draws - (total / num_draws).square()) * num_draws / (num_draws - 1)).mean()
-        for total, square in zip(totals, squares, strict=True)
-    ]
-    logits, encoder_variance = (variance.clamp(min=torch.finfo(torch.float64).tiny).log().item() for variance in variances)
-    return GradientVariance(logits, encoder_variance)
+    stacked = torch.stack(blocks)
+    mean = stacked.mean(0).clamp(min=torch.finfo(torch.float64).tiny)
+    error = stacked.std(0) / num_blocks**0.5 / mean if num_blocks > 1 else torch.full_like(mean, float("nan"))
+    logits, encoder_variance = mean.log().tolist()
+    logits_error, encoder_error = error.tolist()
+    return GradientVariance(logits, encoder_variance, logits_error, encoder_error)
