@@ -9,6 +9,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -550,23 +551,18 @@ def _toy(args: Namespace) -> int:
     torch.set_num_threads(1)  # there is nothing to share between threads in so small a problem
     for name in args.estimators:
         toy_estimator(name)
-    runs = []
+    runs, fixed = [], []
     with Progress(transient=True) as bar:
         task = bar.add_task("running", total=len(args.targets) * len(args.estimators) * args.iterations)
+        options: dict[str, Any] = {"num_seeds": args.seeds, "lr": args.lr, "seed": args.seed}
         for target in args.targets:
             for name in args.estimators:
                 bar.update(task, description=f"{name} at t = {target:g}")
-                runs.append(
-                    toy(
-                        name,
-                        target,
-                        num_seeds=args.seeds,
-                        num_iterations=args.iterations,
-                        lr=args.lr,
-                        seed=args.seed,
-                        progress=lambda done: bar.advance(task, done),
-                    )
-                )
+                advance = partial(bar.advance, task)
+                runs.append(toy(name, target, num_iterations=args.iterations, progress=advance, **options))
+                if runs[-1].surrogate is not None:
+                    steps = max(1, args.iterations // 5)
+                    fixed.append(toy(name, target, num_iterations=steps, batch_size=100, learn_logit=False, **options))
     rows = []
     for run in runs:
         loss, least = run.loss[-1].double(), min(run.target**2, (1 - run.target) ** 2)
@@ -584,7 +580,7 @@ def _toy(args: Namespace) -> int:
     title = f"Expected loss after {args.iterations} updates, mean over {args.seeds} seeds"
     print_table(title, ["estimator", "t", "loss", "std. error", "least", "log-variance"], rows)
     folder = Path(args.out)
-    curves, surrogates = plot_curves(runs, folder / "curves.png"), plot_surrogates(runs, folder / "surrogates.png")
+    curves, surrogates = plot_curves(runs, folder / "curves.png"), plot_surrogates(fixed, folder / "surrogates.png")
     written = [write_csv(runs, folder / "toy.csv"), curves, *([surrogates] if surrogates else [])]
     print("wrote " + ", ".join(str(path) for path in written))
     return 0

@@ -55,7 +55,7 @@ class ToyRun(NamedTuple):
     loss: [N, seeds], the exact expected loss.
     log_variance: [N, seeds], natural logarithm of the variance of 1,000 fresh gradients.
     u, surrogate: [U] and [U, seeds], the control variate at the end (in units of the loss) along the uniform behind z; None for
-        estimators without one.
+        estimators whose control variate is not a function of z.
     """
 
     estimator: str
@@ -94,6 +94,8 @@ def toy(
     num_seeds: int = 10,
     num_iterations: int = 10_000,
     lr: float = 0.01,
+    batch_size: int = 1,
+    learn_logit: bool = True,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> ToyRun:
@@ -105,6 +107,8 @@ def toy(
         num_seeds: independent runs, each with its own noise and its own initial phi.
         num_iterations: updates of each.
         lr: learning rate of Adam for the logit and for phi.
+        batch_size: draws that an update averages over.
+        learn_logit: else the logit stays at 0, p = 1/2, and phi alone is learned: the best control variate there.
         seed: of the first run.
         progress: called with the number of updates done since the last call.
 
@@ -113,7 +117,7 @@ def toy(
     """
     if not 0 <= target <= 1:
         raise InputError(f"target must be from 0 to 1, got {target}")
-    for argument, value in {"num_seeds": num_seeds, "num_iterations": num_iterations}.items():
+    for argument, value in {"num_seeds": num_seeds, "num_iterations": num_iterations, "batch_size": batch_size}.items():
         if value < 1:
             raise InputError(f"{argument} must be at least 1, got {value}")
 
@@ -143,10 +147,10 @@ def toy(
                 progress(min(interval, num_iterations - iteration))
         if iteration == num_iterations:
             break
-        noise = torch.stack([template.noise(1, generator) for generator in generators])
+        noise = torch.stack([template.noise(batch_size, generator) for generator in generators])
         gradients, buffers = step(_detached(parameters), buffers, noise)
         for name, parameter in parameters.items():
-            parameter.grad = gradients[name]
+            parameter.grad = gradients[name] if learn_logit or name != "logits" else None
         optimizer.step()
     u = torch.linspace(0.005, 0.995, 199)
     surrogate = None
@@ -174,7 +178,7 @@ class _Run(nn.Module):
         """The loss of a step, with the gradients [B, 1] and the buffers after it."""
         q = Bernoulli(self.logits.expand(noise.shape[-2], 1))
         grad = self.estimator(self.f, q, noise=noise).grad
-        loss = grad.square().sum() - (grad.detach() * self.logits).sum()
+        loss = (grad.square().sum() - (grad.detach() * self.logits).sum()) / len(grad)
         return loss, (grad, dict(self.named_buffers()))
 
     def gradients(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], noise: Tensor) -> Any:
@@ -257,7 +261,12 @@ def plot_curves(runs: Sequence[ToyRun], path: str | Path) -> Path:
 
 
 def plot_surrogates(runs: Sequence[ToyRun], path: str | Path) -> Path | None:
-    """The learned control variates beside f(b), along the uniform u behind b and z; None where no estimator has one."""
+    """The best control variates at p = 1/2 beside f(b), along the uniform u behind b and z; None where no estimator has one.
+
+    Arguments:
+        runs: made with ``learn_logit=False``.
+        path: the PNG file.
+    """
     runs = [run for run in runs if run.surrogate is not None]
     if not runs:
         return None
@@ -268,14 +277,12 @@ def plot_surrogates(runs: Sequence[ToyRun], path: str | Path) -> Path | None:
         axis = axes[0][column]
         for number, run in enumerate(run for run in runs if run.target == target):
             assert run.surrogate is not None
-            # A constant in a control variate changes nothing in expectation and is not learned: all are drawn around f's mean.
-            centred = run.surrogate - run.surrogate.mean(0) + run.loss[-1].mean()
-            middle = centred.median(1).values
-            axis.plot(run.u, centred, color=colours[run.estimator], alpha=0.2, linewidth=0.7)
+            middle = run.surrogate.median(1).values
+            axis.plot(run.u, run.surrogate, color=colours[run.estimator], alpha=0.2, linewidth=0.7)
             axis.plot(run.u, middle, color=colours[run.estimator], label=f"{run.estimator}: c(z)", linewidth=2, zorder=3 + number)
-        axis.step([0, 0.5, 1], [target**2, target**2, (1 - target) ** 2], color="black", label="f(b), at p = 1/2")
+        axis.step([0, 0.5, 1], [target**2, target**2, (1 - target) ** 2], color="black", label="f(b)")
         axis.set_title(f"t = {target:g}")
-        axis.set_xlabel("u, with z = logit + log(u / (1 - u))")
+        axis.set_xlabel("u, with z = log(u / (1 - u)): p = 1/2")
         axis.ticklabel_format(axis="y", useOffset=False)
         axis.legend()
     return _save(figure, path)
