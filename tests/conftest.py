@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dvae.data import ArrayData
+from dvae.testing import certified  # noqa: F401  # a fixture
 
 warnings.filterwarnings("ignore", module="pytorch_lightning")
 

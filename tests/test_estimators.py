@@ -557,6 +557,12 @@ def test_certificate_fails_latents_with_a_wrong_path(cls, old, new):
     assert certificate.max_z > 6
 
 
+def test_fixture_passes_sound_estimators_and_fails_others_with_the_verdict(certified):
+    assert certified(REINFORCE, num_problems=1).passed
+    with pytest.raises(pytest.fail.Exception, match=r"Concrete: FAIL: biased \(as it declares\), .* \(in the problem 'Bernoulli"):
+        certified(Concrete(), num_problems=2)
+
+
 def test_certificate_fails_wrong_declarations():
     class Cheap(DisARM):
         evaluations_per_sample = 1
@@ -644,6 +650,20 @@ def test_estimators_refuse_latents_that_their_equation_is_not_for(categorical):
         DisARM()(quadratic, categorical)
     with pytest.raises(InputError, match="REBAR is for Bernoulli or Categorical latents, got Gaussian"):
         dvae.DiscreteVAE(REBAR(), latent="Gaussian")
+
+
+def test_loss_gives_logits_the_estimate_theta_its_gradient_and_phi_the_variances(q, context):
+    estimator, f = built(RELAX(hidden=5), context), Quadratic()
+    logits = q.logits.clone().requires_grad_()
+    estimate = estimator(f, Bernoulli(logits), context, noise=noise_for(estimator, q))
+    phi = list(estimator.parameters())
+    second_moment = torch.autograd.grad(estimate.grad.square().sum(-1).mean(), phi, retain_graph=True)
+    value = torch.autograd.grad(estimate.value.mean(), f.weight, retain_graph=True)
+    estimate.loss(logits).backward()
+    torch.testing.assert_close(logits.grad, -estimate.grad.detach() / B)
+    torch.testing.assert_close(f.weight.grad, -value[0])
+    for parameter, gradient in zip(phi, second_moment, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
 
 
 def test_facts_come_from_the_class_and_its_docstring():

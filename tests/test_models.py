@@ -10,7 +10,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import dvae
 from dvae import DiscreteVAE, InputError, NonFiniteError
-from dvae.estimators import LOO, NVIL, REBAR, REINFORCE, RELAX, Concrete
+from dvae.checkpoints import load_model
+from dvae.estimators import CATALOGUE, LOO, NVIL, REBAR, REINFORCE, RELAX, VIMCO, Concrete, GradientEstimator
+from dvae.evaluate import encode
 from dvae.latents import Bernoulli
 from dvae.networks import MLP, ConvDecoder, ConvEncoder
 from dvae.step import Layer, step_loss
@@ -136,9 +138,78 @@ def test_one_backward_gives_theta_the_elbo_and_phi_the_variance():
     torch.testing.assert_close(log_temperature.grad, (up - down) / 2e-6, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("num_layers", [1, 2])
+FAMILIES = {"Bernoulli": {}, "Categorical": {"num_classes": 3}, "Gaussian": {}}
+COMBINATIONS = [
+    (name, latent)
+    for name, make in CATALOGUE.items()
+    for latent in FAMILIES
+    if issubclass(getattr(dvae.latents, latent), make().latents)
+]
+
+
+def made(name: str) -> GradientEstimator:
+    """The catalogue's estimator with small networks."""
+    estimator = CATALOGUE[name]()
+    if isinstance(getattr(estimator, "hidden", None), int):
+        estimator.hidden = 10
+    return estimator
+
+
+@pytest.mark.parametrize(("name", "latent"), COMBINATIONS)
+def test_every_estimator_learns_with_every_family_of_latents(name, latent, tmp_path, tiny_data):
+    pl.seed_everything(0, verbose=False)
+    model = DiscreteVAE(made(name), latent=latent, lr=0.01, **FAMILIES[latent], **TINY)
+    model.set_mean(tiny_data.mean)
+    x = tiny_data.split("train").float()
+    before = model.elbo(x, 50).mean()
+    trainer(tmp_path, max_steps=150).fit(model, tiny_data)
+    assert model.elbo(x, 50).mean() > before + 1
+
+
+def test_categorical_codes_samples_and_checkpoints(tmp_path, tiny_data):
+    model = DiscreteVAE(REBAR(), latent=dvae.latents.Categorical, num_classes=3, num_layers=2, **TINY)
+    run = trainer(tmp_path, max_steps=3)
+    run.fit(model, tiny_data)
+    run.save_checkpoint(tmp_path / "model.ckpt")
+    loaded, _ = load_model(tmp_path / "model.ckpt")
+    x = tiny_data.split("test").float()
+    assert torch.equal(loaded(x), model(x))
+    assert model(x).shape == (10, 4, 3)
+    assert (model(x).sum(-1) == 1).all()
+    assert model.sample(5).shape == (5, 16)
+    codes = encode(loaded, x)
+    assert codes.shape == (10, 8)
+    assert codes.dtype == torch.uint8
+    assert codes.max() < 3
+    assert dvae.evaluate(loaded, tiny_data, num_samples=3, num_draws=5).active_units[0] <= 4
+
+
+def test_a_users_own_latents_fit_in_by_class_and_by_path(tmp_path):
+    class Sharp(dvae.latents.Bernoulli):
+        def soft(self, z, temperature):
+            return super().soft(z, 0.5 * temperature)
+
+    model = DiscreteVAE(REBAR(), latent=Sharp, **TINY)
+    assert isinstance(model.encode(torch.zeros(2, 16)), Sharp)
+    assert model.config["init_args"]["latent"].endswith("Sharp")
+    with pytest.raises(InputError, match=r"latent: cannot import 'dvae\.latents\.Poisson'"):
+        DiscreteVAE(latent="Poisson", **TINY)
+
+
+def test_k_sample_bound_is_what_theta_is_trained_on_and_needs_sampled_weights():
+    model = small_model(estimator=VIMCO(3))
+    noise = model.noise(2, generator=torch.Generator().manual_seed(0))
+    output = step_loss(model, X, noise)
+    weights = model.terms(X, model.rollout(X, noise)).elbo
+    expected = (torch.logsumexp(weights, 0) - math.log(3)).mean()
+    torch.testing.assert_close(output.metrics["importance_weighted_bound"], expected)
+    with pytest.raises(InputError, match="kl must be 'sampled' for the K-sample bound of VIMCO, got 'analytic'"):
+        DiscreteVAE(VIMCO(3), kl="analytic", **TINY)
+
+
+@pytest.mark.parametrize("num_layers", [2])
 @pytest.mark.parametrize("make", [REINFORCE, LOO, NVIL, Concrete, REBAR, RELAX, lambda: RELAX(coupled=False, num_samples=2)])
-def test_every_estimator_learns(make, num_layers, tmp_path, tiny_data):
+def test_estimators_learn_with_two_layers(make, num_layers, tmp_path, tiny_data):
     pl.seed_everything(0, verbose=False)
     model = DiscreteVAE(make(), num_layers=num_layers, lr=0.01, **TINY)
     model.set_mean(tiny_data.mean)
@@ -167,9 +238,9 @@ def gradients_of(model, x, noise, step):
     return [output.loss.detach(), *output.gradients, *(p.grad for p in model.parameters() if p.grad is not None)]
 
 
-def assert_compiled_equals_eager(make, num_layers):
+def assert_compiled_equals_eager(estimator, num_layers, latent="Bernoulli"):
     torch._dynamo.reset()
-    model = DiscreteVAE(make(), num_layers=num_layers, compile=True, **TINY).double()
+    model = DiscreteVAE(estimator, num_layers=num_layers, compile=True, latent=latent, **FAMILIES[latent], **TINY).double()
     x = (torch.rand(5, 16) < 0.3).double()
     noise = model.noise(5)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -185,16 +256,14 @@ def assert_compiled_equals_eager(make, num_layers):
 
 
 def test_compiled_step_equals_the_eager_one():
-    assert_compiled_equals_eager(lambda: RELAX(hidden=7), 1)
+    assert_compiled_equals_eager(RELAX(hidden=7), 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num_layers", [1, 2])
-@pytest.mark.parametrize(
-    "make", [REINFORCE, lambda: REINFORCE("moving_average"), LOO, NVIL, Concrete, REBAR, RELAX, lambda: RELAX(coupled=False)]
-)
-def test_compiled_step_equals_the_eager_one_for_every_estimator(make, num_layers):
-    assert_compiled_equals_eager(make, num_layers)
+@pytest.mark.parametrize(("name", "latent"), COMBINATIONS)
+def test_compiled_step_equals_the_eager_one_for_every_estimator(name, latent, num_layers):
+    assert_compiled_equals_eager(made(name), num_layers, latent)
 
 
 def test_what_cannot_be_compiled_runs_as_it_is_with_one_warning(tmp_path, tiny_data):

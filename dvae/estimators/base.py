@@ -42,6 +42,20 @@ class Estimate(NamedTuple):
     value: Tensor
     grad: Tensor
 
+    def loss(self, logits: Tensor) -> Tensor:
+        r"""A scalar whose one backward gives theta and the logits the (negative) objective's gradient, and phi the variance's.
+
+        .. math:: -\overline{\text{value}} - \overline{\langle g, \text{logits} \rangle} + \overline{\lVert g \rVert^2}
+
+        with g detached in the second term.
+
+        Arguments:
+            logits: [B, D], those that the estimate was made at, with their graph.
+        """
+        event = tuple(range(1, self.grad.dim()))
+        surrogate = self.value + (self.grad.detach() * logits).sum(event)
+        return (self.grad.square().sum(event) - surrogate).mean()
+
 
 class Draw(NamedTuple):
     """The samples that an estimate is made from. K is the estimator's ``num_samples``.

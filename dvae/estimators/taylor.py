@@ -59,7 +59,7 @@ class DoubleCV(GradientEstimator):
     differentiates = True
     evaluations_per_sample = 2
 
-    def __init__(self, num_samples: int = 2, alpha: float = 1.0) -> None:
+    def __init__(self, num_samples: int = 2, alpha: float = 0.5) -> None:
         if num_samples < 2:
             raise InputError(f"num_samples must be at least 2 to leave one out, got {num_samples}")
         super().__init__(num_samples)
