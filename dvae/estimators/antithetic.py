@@ -18,7 +18,7 @@ class ARM(GradientEstimator):
     .. math:: g = (f(b) - f(\tilde b)) (u - \tfrac12), \qquad b = 1[u > 1 - p], \qquad \tilde b = 1[1 - u > 1 - p]
 
     Source: Yin & Zhou 2019. Cost: two evaluations of f per sample; f need not be differentiable. :class:`DisARM` has less variance
-    for the same cost.
+    for the same cost. When: to compare with its paper.
 
     Arguments:
         num_samples: K, pairs per example.
@@ -38,7 +38,8 @@ class DisARM(GradientEstimator):
     .. math:: g = \tfrac12 (f(b) - f(\tilde b)) (b - \tilde b)\, \sigma(|\text{logits}|)
 
     Only latents in which the pair differs get a gradient. Source: Dong, Mnih & Tucker 2020; Yin et al. 2020 (U2G, the unbiased
-    uniform gradient). Cost: two evaluations of f per sample; f need not be differentiable. The first choice for such f.
+    uniform gradient). Cost: two evaluations of f per sample; f need not be differentiable. When: f has no
+    derivative and two evaluations can be had.
 
     Arguments:
         num_samples: K, pairs per example.
@@ -70,7 +71,7 @@ class ARMS(GradientEstimator):
     .. math:: \rho = \frac{\max(0, 2 m^{1/(n-1)} - 1)^{n-1} - m^2}{m (1 - m)}, \qquad m = \min(p, 1 - p).
 
     Source: Dimitriev & Zhou 2021. For n = 2 it is :class:`DisARM`. Cost: n evaluations of f per sample; f need not be
-    differentiable.
+    differentiable. When: as DisARM, with more evaluations.
 
     Arguments:
         size: n, at least 2, antithetic samples in a tuple.

@@ -19,7 +19,8 @@ class Concrete(GradientEstimator):
         \text{soft} = \sigma(z / T) \text{ or } \text{softmax}(z / T)
 
     Source: Maddison et al. 2017, Jang et al. 2017. Cost: f at the hard sample, for theta and the reported ELBO, and f with its
-    derivative at the relaxed one. T is fixed: the variance of a biased gradient is smallest where it says nothing.
+    derivative at the relaxed one. T is fixed: the variance of a biased gradient is smallest where it says nothing. When: variance
+    matters more than bias, early in training.
 
     Arguments:
         temperature: T, positive.

@@ -22,6 +22,8 @@ class Exact(GradientEstimator):
     Cost: one evaluation of f for each of the 2^D (or C^D) states. The oracle for tests and for small problems; theta still gets the
     gradient of f at one sample. With several stochastic layers each is enumerated while the others are sampled.
 
+    When: to check another estimator, and where the states are few.
+
     Arguments:
         num_samples: K, samples per example for theta.
 

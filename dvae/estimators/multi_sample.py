@@ -25,7 +25,7 @@ class VIMCO(GradientEstimator):
 
     where :math:`\hat L_{-k}`, what the bound is without what is special about sample k, has a mean of the others in place of l_k.
     Source: Mnih & Rezende 2016. Cost: K evaluations of f, which need not be differentiable. The bound is also what theta is trained
-    on.
+    on. When: the K-sample bound is the objective.
 
     Arguments:
         num_samples: K, at least 2.
@@ -62,7 +62,7 @@ class MultiSampleDisARM(DisARM):
         g = \sum_k \tfrac12 \Big(\hat L(l_k, m_{-k}) - \hat L(\tilde l_k, m_{-k})\Big) (b_k - \tilde b_k)\, \sigma(|\text{logits}|)
 
     averaged over the two choices of the others' log-weights m: the samples' own and their partners'. Source: Dong et al. 2020.
-    Cost: 2 K evaluations of f, which need not be differentiable.
+    Cost: 2 K evaluations of f, which need not be differentiable. When: as :class:`VIMCO`, for Bernoulli latents.
 
     Arguments:
         num_samples: K, at least 1; the bound, on which theta is trained too, is over these K.

@@ -21,7 +21,8 @@ class REINFORCE(GradientEstimator):
 
     .. math:: g = (f(b) - a)\,\nabla \log q(b)
 
-    Source: Williams 1992. Cost: one evaluation of f per sample; f need not be differentiable.
+    Source: Williams 1992. Cost: one evaluation of f per sample; f need not be differentiable. When: as the reference that others
+    are measured by; its variance grows with the size of f itself.
 
     The average is read before it is updated: one that already holds the current f makes the gradient biased.
 
@@ -60,7 +61,8 @@ class LOO(GradientEstimator):
 
     .. math:: g = \frac{1}{K} \sum_k \Big(f(b_k) - \frac{1}{K-1} \sum_{j \ne k} f(b_j)\Big) \nabla \log q(b_k)
 
-    Source: Kool, van Hoof & Welling 2019. Cost: K evaluations of f; f need not be differentiable.
+    Source: Kool, van Hoof & Welling 2019. Cost: K evaluations of f; f need not be differentiable. When: nothing is known of f, and
+    two evaluations can be had; nothing to tune, and hard to beat per second.
 
     Arguments:
         num_samples: K, at least 2.
@@ -86,7 +88,8 @@ class NVIL(GradientEstimator):
     .. math:: g = (f(b) - a - a_\phi(x)) \nabla \log q(b)
 
     Source: Mnih & Gregor 2014. Cost: one evaluation of f per sample; f need not be differentiable. The network is trained, as every
-    phi here, on the variance of the gradient; the paper's squared error is the same up to the weight |b - p|^2.
+    phi here, on the variance of the gradient; the paper's squared error is the same up to the weight |b - p|^2. When: f can be
+    evaluated only once for each example.
 
     Arguments:
         hidden: widths of the baseline network's tanh layers.

@@ -26,8 +26,9 @@ class REBAR(GradientEstimator):
     with gradients with respect to the logits and :math:`\tilde z \sim p(z | b)`. Source: Tucker et al. 2017.
 
     Coupled, :math:`\tilde z` is drawn from the same uniform as z, so that both have one value and one derivative of c serves for
-    both (:meth:`dvae.latents.Discrete.path`): two evaluations of f per sample, and three with independent noise. T and eta are
-    phi, learned by minimising the variance of g.
+    both (:meth:`dvae.latents.Discrete.path`): two evaluations of f per sample, and three with independent noise. T and eta are phi,
+    learned by minimising the variance of g. When: f can be differentiated at relaxed samples, and is close there to what it is at
+    hard ones.
 
     Arguments:
         temperature: the initial T, positive.
@@ -84,7 +85,8 @@ class RELAX(REBAR):
 
     .. math:: c_\phi(z) = f(\text{soft}(z, T)) + r_\rho(x, z)
 
-    Source: Grathwohl et al. 2018. Cost: as :class:`REBAR`, and r.
+    Source: Grathwohl et al. 2018. Cost: as :class:`REBAR`, and r. When: as REBAR, and there is time to learn r; with
+    ``black_box=True`` for any f.
 
     Arguments:
         black_box: c = r alone, for an f without a derivative; one evaluation of f per sample.

@@ -20,7 +20,8 @@ class Reparameterization(GradientEstimator):
 
     .. math:: g = f'(b)^\top \frac{\partial b}{\partial \text{logits}}, \qquad b = \mu + \sigma \epsilon
 
-    Source: Kingma & Welling 2014. Cost: f at the sample, and f with its derivative there.
+    Source: Kingma & Welling 2014. Cost: f at the sample, and f with its derivative there. When: latents are continuous and f has a
+    derivative.
 
     Arguments:
         num_samples: K, samples per example.
@@ -41,7 +42,8 @@ class LAX(GradientEstimator):
 
     .. math:: g = (f(b) - c_\phi(x, b)) \nabla \log q(b) + c_\phi'(x, b)^\top \frac{\partial b}{\partial \text{logits}}
 
-    Source: Grathwohl et al. 2018. Cost: one evaluation of f per sample, and c; f need not be differentiable.
+    Source: Grathwohl et al. 2018. Cost: one evaluation of f per sample, and c; f need not be differentiable. When:
+    latents (or actions) are continuous, and f has no derivative or a useless one.
 
     Arguments:
         network: c, a module ``(b [*, B, D], context [*, B, C] or None) -> [*, B]``, or its config; by default a

@@ -27,7 +27,8 @@ class RODEO(GradientEstimator):
     with :math:`h_k(b) = \frac{1}{K-1} \sum_{j \ne k} H(f'(b_j)^\top (b - b_j), f(b_j))`, one small network H with two outputs, h
     and h~. At a neighbour of b_k the first argument is the one at b_k plus one product, so no neighbour is ever built: memory grows
     with D, not with D^2. Source: Shi et al. 2022 (the operator is their Gibbs-type one). Cost: K evaluations of f and K of f with
-    its derivative. H, alpha and beta are phi; alpha and beta start at 0, where the estimator is :class:`dvae.estimators.LOO`.
+    its derivative. When: two or three samples, and time for H, which is evaluated at every neighbour. H, alpha and beta are phi;
+    alpha and beta start at 0, where the estimator is :class:`dvae.estimators.LOO`.
 
     Arguments:
         num_samples: K, at least 2.

@@ -17,7 +17,8 @@ class StraightThrough(GradientEstimator):
 
     .. math:: g = f'(b)^\top \frac{\partial p}{\partial \text{logits}}
 
-    Source: Bengio, Léonard & Courville 2013. Biased, unless f is linear. Cost: f at the sample, and f with its derivative there.
+    Source: Bengio, Léonard & Courville 2013. Biased, unless f is linear. Cost: f at the sample, and f with its derivative
+    there. When: a baseline that everybody knows.
 
     Arguments:
         num_samples: K, samples per example.
@@ -38,7 +39,7 @@ class GumbelStraightThrough(GradientEstimator):
 
     .. math:: g = f'(b)^\top \frac{\partial\, \text{soft}(z, T)}{\partial \text{logits}}
 
-    Source: Jang et al. 2017. Biased. Cost: f at the sample, and f with its derivative there.
+    Source: Jang et al. 2017. Biased. Cost: f at the sample, and f with its derivative there. When: f takes hard samples only.
 
     Arguments:
         temperature: T, positive.
@@ -72,7 +73,8 @@ class ReinMax(StraightThrough):
     .. math:: g = 2 f'(b)^\top J\Big(\frac{b + p}{2}\Big) - \tfrac12 f'(b)^\top J(p), \qquad
         J(p) = \frac{\partial p}{\partial \text{logits}} \text{ where the probabilities are } p
 
-    Source: Liu et al. 2023 (Heun's method). Biased in general. Cost: f at the sample, and f with its derivative there.
+    Source: Liu et al. 2023 (Heun's method). Biased in general. Cost: f at the sample, and f with its derivative
+    there. When: a biased gradient will do; less biased than the others here.
 
     Arguments:
         num_samples: K, samples per example.

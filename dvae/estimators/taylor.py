@@ -19,7 +19,8 @@ class MuProp(GradientEstimator):
     .. math:: g = (f(b) - c(b)) \nabla \log q(b) + f'(p)^\top \frac{\partial p}{\partial \text{logits}}, \qquad
         c(b) = f(p) + f'(p)^\top (b - p), \qquad p = E[b]
 
-    Source: Gu et al. 2016. Cost: f at the sample, and f with its derivative at the mean.
+    Source: Gu et al. 2016. Cost: f at the sample, and f with its derivative at the mean. When: f is close to linear; elsewhere, at
+    the mean of many hard variables, it is a poor guide.
 
     Arguments:
         num_samples: K, samples per example.
@@ -45,7 +46,8 @@ class DoubleCV(GradientEstimator):
         \hat f_k = f(b_k) - \alpha G_k^\top (b_k - p), \qquad G_k = \frac{1}{K-1} \sum_{j \ne k} f'(b_j)
 
     Though G_j depends on b_k, it multiplies b_j - p, whose mean given all others is zero: the baseline stays unbiased. Source:
-    Titsias & Shi 2022. Cost: K evaluations of f and K of f with its derivative. alpha is phi.
+    Titsias & Shi 2022. Cost: K evaluations of f and K of f with its derivative. alpha is phi. When: as
+    :class:`dvae.estimators.LOO`, for an f with a derivative.
 
     Arguments:
         num_samples: K, at least 2.
