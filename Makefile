@@ -9,7 +9,7 @@ COMPARED = $(foreach model,$(MODELS),$(addprefix $(model)_,$(ESTIMATORS)))
 DATA_FLAG = $(if $(DATA),--data.path $(abspath $(DATA)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train compare test test-slow lint certify benchmark clean
+.PHONY: help setup train compare test test-slow test-wheel test-oldest lint certify benchmark clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,25 @@ test: setup  ## run the tests
 test-slow: setup  ## run the longer tests too
 	$(BIN)/python -m pytest
 
+test-wheel: setup  ## build sdist and wheel, install the wheel alone, train and evaluate with it from an empty folder
+	rm -rf build/wheel && mkdir -p build/wheel/folder
+	$(BIN)/python -m build --quiet --outdir build/wheel .
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet build/wheel/*.whl
+	cd build/wheel/folder && set -e; PATH="$(CURDIR)/build/wheel/venv/bin:$$PATH"; \
+	  dvae --help; \
+	  dvae fit --trainer.max_steps 100 --name wheel; \
+	  dvae evaluate runs/wheel --samples 10; \
+	  dvae sample runs/wheel --out pictures; \
+	  test -s pictures/samples.png
+
+test-oldest:  ## run the tests on the oldest versions that pyproject.toml allows
+	rm -rf build/oldest && $(PYTHON) -m venv build/oldest
+	$(PYTHON) .ci/oldest.py > build/oldest/requirements.txt
+	build/oldest/bin/python -m pip install --quiet -r build/oldest/requirements.txt
+	build/oldest/bin/python -m pip install --quiet --no-deps --editable .
+	build/oldest/bin/python -m pytest -m 'not slow'
+
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,4 +69,4 @@ certify: setup  ## certify RELAX against exact enumeration
 	$(BIN)/dvae certify dvae.estimators.RELAX
 
 clean:  ## remove runs, caches and the environment
-	rm -rf $(VENV) $(RUNS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(RUNS) build .pytest_cache .mypy_cache .ruff_cache .hypothesis
