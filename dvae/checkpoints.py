@@ -52,9 +52,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise InputError(f"checkpoint {path} is damaged or not a checkpoint: it cannot be read as one") from None
     except Exception as error:  # torch.load raises whatever the damaged bytes lead to
         raise InputError(f"checkpoint {path} is damaged or not a checkpoint: {type(error).__name__} while reading it") from None
-    required = {"dvae", "state_dict", "hyper_parameters"}
-    if not isinstance(checkpoint, dict) or not required <= set(checkpoint):
-        raise InputError(f"checkpoint {path} was not written by dvae: expected a mapping with the keys {sorted(required)}")
+    required = ("dvae", "hyper_parameters", "state_dict")
+    if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(key), dict) for key in required):
+        raise InputError(f"checkpoint {path} was not written by dvae: expected a mapping with the mappings {', '.join(required)}")
     return checkpoint
 
 
@@ -73,8 +73,8 @@ def load_model(path: str | Path, *, trust: bool = False, **overrides: Any) -> tu
     checkpoint = read_checkpoint(path)
     arguments = dict(checkpoint["hyper_parameters"]) | overrides
     model_path = checkpoint["dvae"].get("class_path")
-    if not isinstance(model_path, str):
-        raise InputError(f"checkpoint {path} does not name its model's class")
+    if not isinstance(model_path, str) or not all(isinstance(name, str) for name in arguments):
+        raise InputError(f"checkpoint {path} does not name its model's class and arguments")
     named = [model_path, *class_paths(arguments)]
     if "." in str(arguments.get("latent", "")):
         named.append(str(arguments["latent"]))
@@ -84,11 +84,14 @@ def load_model(path: str | Path, *, trust: bool = False, **overrides: Any) -> tu
             f"checkpoint {path} names classes outside dvae ({', '.join(foreign)}); importing them runs their code: "
             "pass --trust (trust=True) if you know the file"
         )
-    model = import_class(model_path, DiscreteVAE, "the checkpoint's model")(**arguments)
+    cls = import_class(model_path, DiscreteVAE, "the checkpoint's model")
     try:
+        model = cls(**arguments)
+        model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"])
-    except (RuntimeError, TypeError, AttributeError) as error:
+    except InputError as error:
+        raise InputError(f"checkpoint {path}: {error}") from None
+    except Exception as error:  # whatever a damaged value leads to
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"checkpoint {path} does not fit the model it names: {reason}") from None
-    model.on_load_checkpoint(checkpoint)
+        raise InputError(f"checkpoint {path} does not fit the model it names: {type(error).__name__}: {reason}") from error
     return model.eval(), checkpoint

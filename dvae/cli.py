@@ -27,7 +27,7 @@ from dvae import data as _data  # noqa: F401  # makes the data modules' short na
 from dvae.benchmark import ESTIMATORS, benchmark
 from dvae.certify import Certificate, certify, num_reports
 from dvae.checkpoints import find_checkpoint, read_checkpoint
-from dvae.config import import_class
+from dvae.config import check_yaml, class_paths, import_class
 from dvae.data import bundled_folder
 from dvae.errors import InputError, NonFiniteError
 from dvae.estimators import CATALOGUE, GradientEstimator, facts
@@ -121,6 +121,16 @@ class _CLI(LightningCLI):
         if threads := self.config[self.subcommand].threads:
             torch.set_num_threads(threads)
 
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            # A class of the user's may have a bug, whose traceback is wanted; the library's own are handed what they do not take.
+            config = self.config[self.subcommand].as_dict()
+            if _told(error) or any(not path.startswith(_OWN) for path in class_paths(config)):
+                raise
+            raise InputError(f"config: cannot build what it describes ({type(error).__name__}: {_first_line(error)})") from error
+
     def after_fit(self) -> None:
         # The callbacks save at intervals; the last steps of a run count too.
         if self.trainer.logger is not None and self.trainer.checkpoint_callback is not None and self.trainer.log_dir is not None:
@@ -150,6 +160,13 @@ class _CLI(LightningCLI):
         ]
         trainer.callbacks = [callback for callback in trainer.callbacks or [] if not isinstance(callback, tuple(off))]
         return super().instantiate_trainer(**kwargs)
+
+
+_OWN = ("dvae.", "torch.", "pytorch_lightning.")
+
+
+def _first_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _train_command(arguments: list[str], given: Sequence[str] | None) -> int:
@@ -190,22 +207,19 @@ def _quiet_lightning() -> None:
 
 
 def _names_model_class(arguments: Sequence[str]) -> bool:
-    """Whether flags or config files choose a model class of the user's; otherwise every argument of DiscreteVAE is a flag."""
-    import yaml  # comes with jsonargparse
+    """Whether flags or config files choose a model class of the user's; otherwise every argument of DiscreteVAE is a flag.
 
+    Every config file is checked on the way, before jsonargparse works through it.
+    """
+    found = False
     for position, argument in enumerate(arguments):
         flag, _, value = argument.partition("=")
         value = value or (arguments[position + 1] if position + 1 < len(arguments) else "")
-        if flag in ("--model", "--model.class_path"):
-            return True
+        found = found or flag in ("--model", "--model.class_path")
         if flag in ("--config", "-c") and Path(value).is_file():
-            try:
-                model = (yaml.safe_load(Path(value).read_text()) or {}).get("model")
-            except (yaml.YAMLError, AttributeError, OSError, UnicodeDecodeError):
-                continue  # the parser's own message about the file is the better one
-            if isinstance(model, dict) and "class_path" in model:
-                return True
-    return False
+            model = check_yaml(value).get("model")
+            found = found or (isinstance(model, dict) and "class_path" in model)
+    return found
 
 
 # Commands on a checkpoint -----------------------------------------------------------------------------------------------------

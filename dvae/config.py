@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,10 @@ from torch import nn
 
 from dvae.errors import InputError
 
-__all__ = ["Configurable", "Module", "class_paths", "import_class", "instantiate"]
+__all__ = ["Configurable", "Module", "check_yaml", "class_paths", "import_class", "instantiate"]
+
+# A configuration is a page of text; what is larger was not written by hand, or is a bomb.
+_MAX_BYTES, _MAX_NODES = 2**20, 10**5
 
 T = TypeVar("T")
 
@@ -106,6 +110,48 @@ def class_paths(config: Any) -> Iterator[str]:
     elif isinstance(config, (list, tuple)):
         for value in config:
             yield from class_paths(value)
+
+
+def check_yaml(path: str | Path) -> Any:
+    """The mapping in a YAML file, which must be small also when its aliases are written out.
+
+    Raises:
+        InputError: the file cannot be read, is no YAML mapping, or would take too much memory or time to work through.
+    """
+    import yaml  # comes with jsonargparse
+
+    path = Path(path)
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError(f"config {path} must be at most {_MAX_BYTES} bytes, got {path.stat().st_size}")
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        nodes = _num_nodes(root, {})
+        if nodes > _MAX_NODES:
+            raise InputError(f"config {path} must have at most {_MAX_NODES} values with its aliases written out, got {nodes:.3g}")
+        content = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"config {path} cannot be read as text: {error}") from None
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"config {path} is not YAML: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(content, dict | None):
+        raise InputError(f"config {path} must be a mapping of settings, got {type(content).__name__}")
+    return content or {}
+
+
+def _num_nodes(node: Any, known: dict[int, float]) -> float:
+    """How many values there are below, each alias counted as often as it is used; infinite where one holds itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf  # until it is counted: met again before that, it holds itself
+        children = getattr(node, "value", None)
+        total = 1.0
+        for child in children if isinstance(children, list) else ():
+            for part in child if isinstance(child, tuple) else (child,):
+                total += _num_nodes(part, known)
+        known[id(node)] = total
+    return known[id(node)]
 
 
 def _bind(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

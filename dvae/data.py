@@ -45,6 +45,8 @@ Source = np.ndarray | Tensor | str | Path
 SPLITS = ("train", "valid", "test")
 
 # Every use of randomness has a stream of its own, so that e.g. a new order leaves the noise alone.
+# A compressed file can unpack to any size; data that is larger than this belongs into a data module of its own.
+_MAX_BYTES = 2**32
 _ORDER, _NOISE, _HOLD_OUT, _BINARIZE = range(1, 5)
 
 
@@ -607,7 +609,7 @@ class Omniglot(DataModule):
             raise InputError("Omniglot needs scipy, which is not installed: pip install dvae[omniglot]") from None
         _check_file(self.path, "path")
         try:
-            content = loadmat(self.path)
+            content = loadmat(self.path, variable_names=("data", "testdata"))
         except Exception as error:  # scipy raises whatever the damaged bytes lead to
             raise InputError(f"path must be a MATLAB v5 file, but {self.path} cannot be read as one ({_reason(error)})") from None
         images, test = (self._images(content, key) for key in ("data", "testdata"))
@@ -800,7 +802,12 @@ def _arrays(source: Any, name: str) -> dict[str, Any]:
         if isinstance(loaded, np.ndarray):
             return {name: loaded}
         with loaded:
+            size = sum(member.file_size for member in loaded.zip.infolist())
+            if size > _MAX_BYTES:
+                raise InputError(f"{name}: {path} must hold at most {_MAX_BYTES} bytes, it unpacks to {size}")
             return {key: loaded[key] for key in loaded.files}
+    except InputError:
+        raise
     except Exception as error:  # numpy and zipfile raise whatever the damaged bytes lead to
         if "allow_pickle" in str(error) and path.suffix in (".npy", ".npz"):
             raise InputError(f"{name}: {path} holds pickled objects or is damaged; expected arrays of numbers") from None
