@@ -64,7 +64,7 @@ def damaged(content: bytes, rng: np.random.Generator) -> bytes:
 
 VALUES = [
     None, True, -1, 0, 1e300, float("nan"), float("inf"), 10**30, "", "x" * 10_000, "os.system", "../../etc", [], [[]], {},
-    {"class_path": 3}, {"class_path": "os.system", "init_args": {"command": "touch owned"}}, {"class_path": "dvae.estimators.RELAXX"},
+    {"class_path": 3}, {"class_path": "os.system", "init_args": {"command": "touch owned"}}, {"class_path": "dvae.estimators.NO"},
     {"class_path": "dvae.cli.os"}, {"class_path": "dvae.estimators.RELAX", "init_args": [1]}, {"given_as": "x"}, [1, "a", None],
 ]  # fmt: skip
 
