@@ -29,6 +29,8 @@ class Pictures(pl.Callback):
         self.num_images = num_images
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Lightning broadcasts the folder to all processes: one that does not ask leaves the others waiting.
+        folder = trainer.log_dir
         if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(pl_module, DiscreteVAE):
             return
         shape = getattr(trainer.datamodule, "image_shape", None)  # type: ignore[attr-defined]
@@ -41,8 +43,8 @@ class Pictures(pl.Callback):
             for logger in trainer.loggers:
                 if isinstance(logger, pl.loggers.TensorBoardLogger):
                     logger.experiment.add_image(name, picture, trainer.global_step)
-            if trainer.logger is not None and trainer.log_dir is not None:
-                save_picture(picture, Path(trainer.log_dir) / f"{name}.png")
+            if trainer.logger is not None and folder is not None:
+                save_picture(picture, Path(folder) / f"{name}.png")
 
 
 class VarianceMonitor(pl.Callback):

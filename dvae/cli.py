@@ -165,13 +165,14 @@ def _train_command(arguments: list[str], given: Sequence[str] | None) -> int:
         auto_configure_optimizers=False,
         run=True,
     )
+    folder = cli.trainer.log_dir  # a broadcast, which every process must join
     if command == "fit" and cli.trainer.is_global_zero:
         checkpoint = getattr(cli.trainer.checkpoint_callback, "best_model_path", "") or getattr(
             cli.trainer.checkpoint_callback, "last_model_path", ""
         )
         elbo = cli.trainer.callback_metrics.get("train/elbo")
         reached = "" if elbo is None else f", training ELBO {elbo:.2f} nats"
-        print(f"trained for {cli.trainer.global_step} updates{reached}; the run is in {cli.trainer.log_dir}")
+        print(f"trained for {cli.trainer.global_step} updates{reached}; the run is in {folder}")
         if checkpoint:
             print(f"evaluate it with: dvae evaluate {os.path.relpath(checkpoint)}")
     return 0
