@@ -83,9 +83,9 @@ def load_model(path: str | Path, *, trust: bool = False, **overrides: Any) -> tu
         )
     model = import_class(model_path, DiscreteVAE, "the checkpoint's model")(**arguments)
     try:
+        model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"])
-    except (RuntimeError, TypeError, AttributeError) as error:
+    except (RuntimeError, TypeError, AttributeError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"checkpoint {path} does not fit the model it names: {reason}") from None
-    model.on_load_checkpoint(checkpoint)
     return model.eval(), checkpoint

@@ -353,6 +353,8 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         saved = checkpoint.get("dvae", {})
         self.seed = saved.get("seed", self.seed)
         self.iteration = saved.get("iteration", 0)
+        if checkpoint["state_dict"]["mean"].dtype == torch.float64:
+            self.double()  # Lightning sets the precision after it has loaded the parameters, which would be rounded
 
     def step(self, x: Tensor, noise: Sequence[Tensor]) -> StepOutput:
         """The loss of one step, compiled if the model is to be; see :func:`dvae.step.step_loss`."""

@@ -1,0 +1,194 @@
+"""Runs in processes of their own: several at once, killed, interrupted, out of disk."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def images(tmp_path, tiny_data):
+    path = tmp_path / "images.npz"
+    np.savez(path, **{name: tiny_data.split(name).numpy() for name in ("train", "valid", "test")})
+    return path
+
+
+def start(arguments, folder, **kwargs):
+    """A Python process in ``folder`` that finds this checkout's package; it and its children are one group."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=folder,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        **kwargs,
+    )
+
+
+def finish(process, timeout=120):
+    """Its exit status, output and errors; a process that does not end is killed with its children and fails the test."""
+    try:
+        output, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        output, errors = process.communicate()
+        pytest.fail(f"still running after {timeout} s: {output[-1000:]} {errors[-2000:]}")
+    return process.returncode, output, errors
+
+
+def done(arguments, folder):
+    status, output, errors = finish(start(arguments, folder))
+    assert status == 0, errors[-3000:]
+    return output
+
+
+# Several processes ------------------------------------------------------------------------------------------------------------
+
+# Trains on one or two processes; each leaves what it saw and what it ended with.
+SEVERAL = """
+import sys
+
+import pytorch_lightning as pl
+import torch
+
+import dvae
+from dvae.callbacks import Pictures, VarianceMonitor
+
+
+class Recording(dvae.DiscreteVAE):
+    def training_step(self, batch, batch_idx):
+        self.batches.append(batch.clone())
+        super().training_step(batch, batch_idx)
+
+    def noise(self, batch_size, *, num_samples=None, generator=None):
+        training = num_samples is None and generator is self._generator
+        shared = self.share and training
+        noise = super().noise(batch_size * self.ranks if shared else batch_size, num_samples=num_samples, generator=generator)
+        if shared:
+            noise = [uniforms[..., self.global_rank :: self.ranks, :] for uniforms in noise]
+        if training:
+            self.uniforms.append(noise[0].clone())
+        return noise
+
+    def _seeded(self, *counters):
+        return super()._seeded(*((counters[0], 0, counters[2]) if self.share else counters))
+
+
+ranks, share, steps, images, out = int(sys.argv[1]), sys.argv[2] == "share", int(sys.argv[3]), sys.argv[4], sys.argv[5]
+resume = sys.argv[6] if len(sys.argv) > 6 else None
+pl.seed_everything(0)
+torch.set_num_threads(1)
+estimator = dvae.estimators.RELAX(hidden=7)
+model = Recording(estimator, num_pixels=16, num_latents=4, num_layers=2, phi_warmup_steps=2, gradient_clip_norm=5.0)
+model.ranks, model.share, model.batches, model.uniforms = ranks, share, [], []
+trainer = pl.Trainer(
+    strategy="ddp" if ranks > 1 else "auto",
+    devices=ranks,
+    accelerator="cpu",
+    precision="64-true",
+    max_steps=steps,
+    val_check_interval=3,
+    check_val_every_n_epoch=None,
+    log_every_n_steps=2,
+    default_root_dir=out,
+    logger=pl.loggers.CSVLogger(out, name="log"),
+    callbacks=[Pictures(4), VarianceMonitor(4, 2)],
+    enable_progress_bar=False,
+    enable_model_summary=False,
+)
+data = dvae.data.ArrayData(images, batch_size=10 // ranks, eval_batch_size=5)
+trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
+trainer.save_checkpoint(f"{out}/end.ckpt")
+state = {"model": model.state_dict(), "optimizer": trainer.optimizers[0].state_dict()["state"]}
+torch.save({**state, "batches": model.batches, "noise": model.uniforms}, f"{out}/rank{trainer.global_rank}.pt")
+"""
+
+
+def several(tmp_path, name, *arguments):
+    script = tmp_path / "several.py"
+    script.write_text(SEVERAL)
+    folder = tmp_path / name
+    folder.mkdir()
+    ranks, share, steps, images, *more = arguments
+    done([script, ranks, share, steps, images, folder, *more], tmp_path)
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(ranks)]
+
+
+def tensors(tree):
+    if isinstance(tree, torch.Tensor):
+        yield tree.double()
+    elif isinstance(tree, (dict, list)):
+        for part in tree.values() if isinstance(tree, dict) else tree:
+            yield from tensors(part)
+
+
+def largest_difference(first, second):
+    pairs = zip(tensors(first), tensors(second), strict=True)
+    return max((a - b).abs().max().item() for a, b in pairs)
+
+
+def fit_arguments(images, tmp_path, *more):
+    return [
+        "-m",
+        "dvae.cli",
+        "fit",
+        "--data=dvae.data.ArrayData",
+        f"--data.train={images}",
+        "--data.batch_size=10",
+        "--data.eval_batch_size=5",
+        "--model.num_pixels=16",
+        "--model.num_latents=4",
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_progress_bar=false",
+        f"--runs={tmp_path / 'runs'}",
+        *more,
+    ]
+
+
+@pytest.mark.slow
+def test_fit_on_two_processes_makes_one_run(tmp_path, images):
+    several = ["--trainer.strategy=ddp", "--trainer.devices=2", "--trainer.max_steps=12", "--trainer.val_check_interval=4"]
+    output = done(fit_arguments(images, tmp_path, *several), tmp_path)
+    assert output.count("trained for 12 updates") == 1
+    assert [path.name for path in (tmp_path / "runs" / "run").iterdir()] == ["version_0"]
+    done(fit_arguments(images, tmp_path, *several, "--trainer.max_steps=16", "--ckpt_path=last"), tmp_path)
+    content = torch.load(tmp_path / "runs" / "run" / "version_1" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["dvae"]["iteration"] == 16
+
+
+@pytest.mark.slow
+def test_two_processes_stay_equal_on_different_data_and_noise_and_resume(tmp_path, images):
+    first, second = several(tmp_path, "whole", 2, "own", 14, images)
+    for part in ("model", "optimizer"):
+        assert len(list(tensors(first[part]))) > 10
+        assert largest_difference(first[part], second[part]) == 0
+    assert all(not torch.equal(a, b) for a, b in zip(first["noise"], second["noise"], strict=True))
+    # Four batches of 5 are one rank's share of the 40 images.
+    assert len(torch.cat([*first["batches"][:4], *second["batches"][:4]])) == 40
+    assert all(not torch.equal(a, b) for a, b in zip(first["batches"], second["batches"], strict=True))
+    assert len(list((tmp_path / "whole").rglob("end.ckpt"))) == 1
+    assert len(list((tmp_path / "whole").rglob("metrics.csv"))) == 1
+
+    several(tmp_path, "half", 2, "own", 6, images)
+    resumed = several(tmp_path, "rest", 2, "own", 14, images, tmp_path / "half" / "end.ckpt")
+    for whole, rest in zip((first, second), resumed, strict=True):
+        assert largest_difference([whole["model"], whole["optimizer"]], [rest["model"], rest["optimizer"]]) == 0
+
+
+def test_two_processes_equal_one_with_the_combined_batch(tmp_path, images):
+    """With the same noise for the same images; in float64, so that only the order of sums differs."""
+    first, second = several(tmp_path, "two", 2, "share", 12, images)
+    (alone,) = several(tmp_path, "one", 1, "share", 12, images)
+    assert largest_difference([first["model"], first["optimizer"]], [second["model"], second["optimizer"]]) == 0
+    difference = largest_difference([first["model"], first["optimizer"]], [alone["model"], alone["optimizer"]])
+    print(f"largest difference: {difference:.1e}")
+    assert difference < 1e-9
