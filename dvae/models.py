@@ -340,19 +340,26 @@ class DiscreteVAE(Configurable, pl.LightningModule):
     test_step = validation_step
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        data = getattr(self.trainer.datamodule, "config", None) if self._trainer else None  # type: ignore[attr-defined]
+        data = None
+        if self._trainer:
+            data = getattr(self.trainer.datamodule, "config", None)  # type: ignore[attr-defined]
+            self._running = {name: self.trainer.strategy.reduce(total) for name, total in self._running.items()}
         checkpoint["dvae"] = {
             "class_path": self.config["class_path"],
             "data": data,
             "seed": self.seed,
             "iteration": self.iteration,
             "train_elbo": None if self._train_elbo is None else self._train_elbo.item(),
+            "running": self._running,
+            "num_running": self._num_running,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint.get("dvae", {})
         self.seed = saved.get("seed", self.seed)
         self.iteration = saved.get("iteration", 0)
+        self._running, self._num_running = dict(saved.get("running", {})), saved.get("num_running", 0)
+        self._train_elbo = None if saved.get("train_elbo") is None else torch.tensor(saved["train_elbo"])
         if checkpoint["state_dict"]["mean"].dtype == torch.float64:
             self.double()  # Lightning sets the precision after it has loaded the parameters, which would be rounded
 

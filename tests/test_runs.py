@@ -1,6 +1,7 @@
 """Runs in processes of their own: several at once, killed, interrupted, out of disk."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from dvae.checkpoints import load_model
+from dvae.cli import main
 
 ROOT = Path(__file__).parent.parent
 
@@ -136,11 +140,26 @@ def largest_difference(first, second):
     return max((a - b).abs().max().item() for a, b in pairs)
 
 
+CALLBACKS = """
+trainer:
+  callbacks:
+    - class_path: dvae.callbacks.BestCheckpoint
+      init_args: {filename: best, monitor: val/importance_weighted_bound, mode: max, enable_version_counter: false}
+    - class_path: dvae.callbacks.LastCheckpoint
+      init_args: {every_n_train_steps: 4}
+    - dvae.callbacks.Pictures
+    - dvae.callbacks.VarianceMonitor
+"""
+
+
 def fit_arguments(images, tmp_path, *more):
+    config = tmp_path / "callbacks.yaml"
+    config.write_text(CALLBACKS)
     return [
         "-m",
         "dvae.cli",
         "fit",
+        f"--config={config}",
         "--data=dvae.data.ArrayData",
         f"--data.train={images}",
         "--data.batch_size=10",
@@ -192,3 +211,59 @@ def test_two_processes_equal_one_with_the_combined_batch(tmp_path, images):
     difference = largest_difference([first["model"], first["optimizer"]], [alone["model"], alone["optimizer"]])
     print(f"largest difference: {difference:.1e}")
     assert difference < 1e-9
+
+
+# Checkpoints ------------------------------------------------------------------------------------------------------------------
+
+
+def failed(arguments, folder):
+    """The one sentence in which a command fails."""
+    status, _, errors = finish(start(arguments, folder))
+    assert status == 1
+    assert "Traceback" not in errors
+    (sentence,) = [line for line in errors.splitlines() if line.startswith("dvae: error: ")]
+    return sentence
+
+
+def test_a_damaged_last_checkpoint_is_told_with_the_command_that_goes_on_from_the_one_before(tmp_path, images, capsys):
+    arguments = fit_arguments(images, tmp_path, "--trainer.max_steps=6")[2:]
+    assert main(arguments) == 0
+    (last,) = tmp_path.rglob("last.ckpt")
+    (previous,) = tmp_path.rglob("last.previous.ckpt")
+    assert [torch.load(path, weights_only=True)["global_step"] for path in (previous, last)] == [4, 6]
+    last.write_bytes(last.read_bytes()[:-1000])
+    assert main([*arguments, "--ckpt_path", "last"]) == 1
+    (sentence,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert f"checkpoint {last} is damaged" in sentence
+    _, command = sentence.split("the one before it is whole, go on from it with: ")
+    program, *resume = shlex.split(command)
+    assert program == "dvae"
+    assert main(resume) == 0
+    assert torch.load(tmp_path / "runs/run/version_1/checkpoints/last.ckpt", weights_only=True)["global_step"] == 6
+    previous.write_bytes(b"")
+    assert main([*arguments, "--ckpt_path", str(last)]) == 1
+    assert "the one before" not in capsys.readouterr().err
+
+
+FULL = """
+import resource
+
+import pytorch_lightning as pl
+
+
+class Full(pl.Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == 5:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+"""
+
+
+def test_a_full_disk_stops_training_and_keeps_the_checkpoint_before(tmp_path, images):
+    (tmp_path / "full.py").write_text(FULL)
+    flags = ["--trainer.max_steps=12", "--trainer.limit_val_batches=0"]
+    sentence = failed(fit_arguments(images, tmp_path, *flags, "--trainer.callbacks+=full.Full"), tmp_path)
+    (last,) = tmp_path.rglob("last.ckpt")
+    assert f"cannot write {last}: File too large" in sentence
+    assert load_model(last)[1]["global_step"] == 4
+    assert {path.name for path in last.parent.iterdir()} == {"last.ckpt"}
+    done(fit_arguments(images, tmp_path, *flags, "--ckpt_path=last"), tmp_path)
