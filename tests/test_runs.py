@@ -1,14 +1,19 @@
 """Runs in processes of their own: several at once, killed, interrupted, out of disk."""
 
+import csv
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
+from time import sleep
 
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from dvae.checkpoints import load_model
 from dvae.cli import main
@@ -267,3 +272,121 @@ def test_a_full_disk_stops_training_and_keeps_the_checkpoint_before(tmp_path, im
     assert load_model(last)[1]["global_step"] == 4
     assert {path.name for path in last.parent.iterdir()} == {"last.ckpt"}
     done(fit_arguments(images, tmp_path, *flags, "--ckpt_path=last"), tmp_path)
+
+
+# Killed and interrupted -------------------------------------------------------------------------------------------------------
+
+SLOW = """
+import time
+
+import pytorch_lightning as pl
+
+
+class Slow(pl.Callback):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        time.sleep(0.01)
+"""
+
+
+def slow_arguments(images, tmp_path, *more):
+    """A run whose epochs, logs, validations and checkpoints fall on different steps."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    flags = [
+        "--data.batch_size=6",
+        "--trainer.log_every_n_steps=3",
+        "--trainer.val_check_interval=5",
+        "--trainer.callbacks+=slow.Slow",
+    ]
+    return fit_arguments(images, tmp_path, *flags, *more)
+
+
+def logged(folder):
+    """All figures of metrics.csv by step and name, over all versions of a run; where two versions have one, both must agree."""
+    figures = {}
+    for path in sorted(folder.glob("version_*/metrics.csv")):
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                for name, value in row.items():
+                    if value not in ("", None):
+                        assert figures.setdefault((int(row["step"]), name), value) == value, (path, row["step"], name)
+    return figures
+
+
+def plotted(folder):
+    """The same of TensorBoard's files."""
+    figures = {}
+    for path in sorted(folder.glob("version_*/events.*")):
+        events = EventAccumulator(str(path), size_guidance={"scalars": 0}).Reload()
+        for name in events.Tags()["scalars"]:
+            for event in events.Scalars(name):
+                assert figures.setdefault((event.step, name), event.value) == event.value, (path, event.step, name)
+    return figures
+
+
+def newest(folder, name):
+    return max(folder.rglob(name), key=lambda path: path.stat().st_mtime)
+
+
+def assert_same_run(whole, other):
+    for name in ("last.ckpt", "best.ckpt"):
+        first, second = (torch.load(newest(folder, name), weights_only=True) for folder in (whole, other))
+        for part in ("state_dict", "optimizer_states", "lr_schedulers", "dvae", "global_step", "epoch"):
+            assert_identical(first[part], second[part], f"{name} {part}")
+        scores = [[state.get("best_model_score") for state in content["callbacks"].values()] for content in (first, second)]
+        assert_identical(*scores, name)
+    assert logged(whole) == logged(other)
+    assert plotted(whole) == plotted(other)
+
+
+def assert_identical(first, second, where):
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), where
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys(), where
+        for key in first:
+            assert_identical(first[key], second[key], f"{where} {key}")
+    elif isinstance(first, (list, tuple)):
+        assert len(first) == len(second), where
+        for index, (a, b) in enumerate(zip(first, second, strict=True)):
+            assert_identical(a, b, f"{where} {index}")
+    else:
+        assert first == second, where
+
+
+def resume_flags(folder):
+    return ["--ckpt_path=last"] if list(folder.rglob("last.ckpt")) else []
+
+
+@pytest.mark.parametrize(
+    ("kills", "model"),
+    [
+        (2, []),
+        pytest.param(12, [], marks=pytest.mark.slow),
+        pytest.param(12, ["--model.accumulate_grad_batches=2", "--model.num_layers=2"], marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_killed_at_any_moment_ends_as_one_never_killed(tmp_path, images, kills, model):
+    scheduler = "{class_path: torch.optim.lr_scheduler.CosineAnnealingLR, init_args: {T_max: 1000}}"
+    flags = ["--model.estimator=dvae.estimators.NVIL", f"--model.lr_scheduler={scheduler}", "--model.phi_warmup_steps=5", *model]
+    arguments = slow_arguments(images, tmp_path, f"--trainer.max_steps={50 * kills}", *flags)
+    runs = tmp_path / "runs"
+    done([*arguments, "--name=whole"], tmp_path)
+    random, survived = Random(kills), 0
+    while True:
+        versions = len(list(runs.glob("killed/version_*/metrics.csv")))
+        process = start([*arguments, "--name=killed", *resume_flags(runs / "killed")], tmp_path)
+        if survived == kills:
+            break
+        # Some while it starts, most while it trains.
+        while (
+            process.poll() is None and len(list(runs.glob("killed/version_*/metrics.csv"))) == versions and random.random() > 0.01
+        ):
+            sleep(0.1)
+        sleep(random.random())
+        process.kill()
+        process.communicate()
+        survived += process.returncode == -signal.SIGKILL
+    status, _, errors = finish(process)
+    assert status == 0, errors[-3000:]
+    assert_same_run(runs / "whole", runs / "killed")
+    print(f"{survived} kills, {len(list(runs.glob('killed/version_*')))} versions")
