@@ -131,7 +131,7 @@ class LastCheckpoint(Checkpoint):
         if self._path is not None:
             for logger in trainer.loggers:
                 logger.save()
-            trainer.save_checkpoint(self._path)
+            trainer.save_checkpoint(self._path, weights_only=False)
         self._row = {}
         if self._stop:
             raise Interrupted(self._stop, trainer.global_step)

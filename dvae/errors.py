@@ -17,5 +17,5 @@ class Interrupted(Exception):
     """A signal stopped training, after a checkpoint was saved."""
 
     def __init__(self, signum: int, step: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(signum).name} after {step} updates")
+        super().__init__(f"stopped by {signal.Signals(signum).name} at step {step}")
         self.signum = signum

@@ -396,7 +396,8 @@ class DiscreteVAE(Configurable, pl.LightningModule):
     def _log_training(self, metrics: Mapping[str, Tensor]) -> None:
         # Sums stay on the device, and Lightning's logger is called only when it would write: a call costs as much as a small step.
         for name, scalar in metrics.items():
-            self._running[name] = self._running[name] + scalar if name in self._running else scalar
+            # A copy: an estimator's parameter, such as eta, changes in place.
+            self._running[name] = self._running[name] + scalar if name in self._running else scalar.clone()
         self._num_running += 1
         if self.iteration % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             means = {f"train/{name}": total / self._num_running for name, total in self._running.items()}

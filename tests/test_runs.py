@@ -390,3 +390,136 @@ def test_a_run_killed_at_any_moment_ends_as_one_never_killed(tmp_path, images, k
     assert status == 0, errors[-3000:]
     assert_same_run(runs / "whole", runs / "killed")
     print(f"{survived} kills, {len(list(runs.glob('killed/version_*')))} versions")
+
+
+DIE = """
+import os
+import signal
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+
+class Die(pl.Callback):
+    def __init__(self, function: str, calls: int):
+        self.function, self.calls = function, calls
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if pl_module.iteration == 6:
+            owner = Path if self.function == "write_bytes" else os
+            original = getattr(owner, self.function)
+
+            def deadly(*arguments):
+                if self.function == "write_bytes":
+                    original(arguments[0], bytes(arguments[1])[:1000])
+                self.calls -= 1
+                if self.calls == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return original(*arguments)
+
+            setattr(owner, self.function, deadly)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("function", "calls"), [("write_bytes", 1), ("fsync", 1), ("link", 1), ("replace", 1), ("replace", 2), ("fsync", 2)]
+)
+def test_a_run_killed_while_it_saves_goes_on_exactly(tmp_path, images, monkeypatch, function, calls):
+    """Half written, before it is on the disk, before and after either of the two files gets its name."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "die.py").write_text(DIE)
+    arguments = slow_arguments(images, tmp_path, "--trainer.max_steps=20")
+    assert main([*arguments[2:], "--name=whole", "--trainer.callbacks+=slow.Slow"]) == 0
+    die = ["--trainer.callbacks+=die.Die", f"--trainer.callbacks.function={function}", f"--trainer.callbacks.calls={calls}"]
+    status, _, _ = finish(start([*arguments, "--name=killed", *die], tmp_path))
+    assert status == -signal.SIGKILL
+    (last,) = (tmp_path / "runs" / "killed").rglob("last.ckpt")
+    assert load_model(last)[1]["global_step"] == (8 if (function, calls) == ("fsync", 2) else 4)
+    assert main([*arguments[2:], "--name=killed", "--ckpt_path=last"]) == 0
+    assert_same_run(tmp_path / "runs" / "whole", tmp_path / "runs" / "killed")
+
+
+STOP = """
+import os
+
+import pytorch_lightning as pl
+
+
+class Stop(pl.Callback):
+    def __init__(self, at: int, signum: int = 2):
+        self.at, self.signum = at, signum
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if pl_module.iteration == self.at:
+            os.kill(os.getpid(), self.signum)
+"""
+
+
+@pytest.fixture
+def stopped(tmp_path, images, monkeypatch, capsys):
+    """Runs to the end, and stopped at an iteration and resumed; returns both folders."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stop.py").write_text(STOP)
+
+    def run(at, signum, *more):
+        arguments = fit_arguments(images, tmp_path, "--data.batch_size=6", "--trainer.log_every_n_steps=3", *more)[2:]
+        assert main([*arguments, "--name=whole"]) == 0
+        stop = ["--trainer.callbacks+=stop.Stop", f"--trainer.callbacks.at={at}", f"--trainer.callbacks.signum={int(signum)}"]
+        assert main([*arguments, "--name=stopped", *stop]) == 128 + signum
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "go on with" in line]
+        assert f"stopped by {signal.Signals(signum).name} at step {at + 1}" in line
+        _, command = line.split("go on with: dvae ")
+        resume = shlex.split(command)
+        assert resume[-2:] == ["--ckpt_path", "last"]
+        assert main([argument for argument in resume if argument not in stop]) == 0
+        return tmp_path / "runs" / "whole", tmp_path / "runs" / "stopped"
+
+    return run
+
+
+# The first step; before and after a validation, a log and the end of an epoch of 7 batches.
+@pytest.mark.parametrize("at", [0, 4, 5, 6, 7, 8])
+def test_an_interrupted_run_says_how_to_go_on_and_does_so_exactly(stopped, at):
+    signum = signal.SIGTERM if at % 2 else signal.SIGINT
+    assert_same_run(*stopped(at, signum, "--trainer.max_steps=17", "--trainer.val_check_interval=5"))
+
+
+def test_a_resumed_run_remembers_its_best_checkpoint(stopped):
+    """Without learning, no later validation is better than the first."""
+    folders = stopped(11, signal.SIGINT, "--trainer.max_steps=17", "--trainer.val_check_interval=5", "--model.lr=0")
+    assert_same_run(*folders)
+    best = folders[1] / "version_1" / "checkpoints" / "best.ckpt"
+    assert torch.load(best, weights_only=True)["global_step"] == 5
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_from_outside_ends_a_process_with_its_status(tmp_path, images, signum):
+    arguments = slow_arguments(images, tmp_path, "--trainer.max_steps=100000")
+    process = start(arguments, tmp_path)
+    while process.poll() is None and not list(tmp_path.rglob("last.ckpt")):
+        sleep(0.05)
+    process.send_signal(signum)
+    status, _, errors = finish(process, timeout=30)
+    assert status == 128 + signum
+    assert "Traceback" not in errors
+    assert "go on with: dvae fit" in errors
+    (last,) = tmp_path.rglob("last.ckpt")
+    assert f"at step {load_model(last)[1]['global_step']};" in errors
+    assert {path.name for path in last.parent.iterdir()} <= {"best.ckpt", "best.previous.ckpt", "last.ckpt", "last.previous.ckpt"}
+
+
+def test_a_second_run_leaves_every_file_of_the_first_as_it_is(tmp_path, images):
+    arguments = fit_arguments(images, tmp_path, "--trainer.max_steps=8", "--trainer.val_check_interval=4")[2:]
+
+    def content():
+        files = [path for path in (tmp_path / "runs" / "run" / "version_0").rglob("*") if path.is_file()]
+        return {path: path.read_bytes() for path in files}
+
+    assert main(arguments) == 0
+    before = content()
+    assert len(before) >= 8
+    assert main(arguments) == 0
+    assert main([*arguments, "--ckpt_path=last", "--trainer.max_steps=12"]) == 0
+    assert content() == before
+    assert {path.name for path in (tmp_path / "runs" / "run").iterdir()} == {"version_0", "version_1", "version_2"}
