@@ -1,19 +1,155 @@
-"""Lightning callbacks: pictures and the variance of the gradient along a run."""
+"""Lightning callbacks: checkpoints to go on from, pictures and the variance of the gradient along a run."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
-from dvae.errors import InputError
+from dvae.errors import InputError, Interrupted
+from dvae.files import written_whole
 from dvae.metrics import log_gradient_variance
 from dvae.models import DiscreteVAE
 from dvae.report import reconstruction_grid, sample_grid, save_picture
 
-__all__ = ["Pictures", "VarianceMonitor"]
+__all__ = ["BestCheckpoint", "LastCheckpoint", "Pictures", "VarianceMonitor"]
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Lightning's ModelCheckpoint, which a resumed run does not make forget its best score.
+
+    A run that goes on in a folder of its own takes the best checkpoints so far along. Arguments: see ``ModelCheckpoint``.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        paths = state_dict["best_k_models"]
+        if self.dirpath is not None and all(os.path.isfile(path) for path in paths):
+            moved = {path: os.path.join(self.dirpath, os.path.basename(path)) for path in paths}
+            for path, new in moved.items():
+                _copy(path, new)
+            renamed = {name: moved.get(state_dict[name], "") for name in ("best_model_path", "kth_best_model_path")}
+            scores = {moved[path]: score for path, score in paths.items()}
+            state_dict = {**state_dict, **renamed, "best_k_models": scores, "dirpath": self.dirpath, "last_model_path": ""}
+        super().load_state_dict(state_dict)
+
+
+@rank_zero_only
+def _copy(path: str, new: str) -> None:
+    if path != new:
+        with written_whole(new) as temporary:
+            shutil.copyfile(path, temporary)
+
+
+class LastCheckpoint(Checkpoint):
+    """Saves ``last.ckpt``, at intervals and where Ctrl-C or SIGTERM stops the run; from it a run goes on as if never stopped.
+
+    All that was logged before is on the disk when it is saved. Where a validation is due, it is saved after that. A second signal
+    ends the process at once.
+
+    Arguments:
+        every_n_train_steps: updates from one to the next.
+
+    Raises:
+        Interrupted: a signal came; the checkpoint is saved.
+    """
+
+    def __init__(self, every_n_train_steps: int = 1000) -> None:
+        if every_n_train_steps < 1:
+            raise InputError(f"every_n_train_steps must be at least 1, got {every_n_train_steps}")
+        self.every_n_train_steps = every_n_train_steps
+        self._path: Path | None = None
+        self._step = 0
+        self._due = False
+        self._received = 0
+        self._stop = 0
+        self._row: dict[str, float] = {}
+        self._handlers: dict[int, Any] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        folder = trainer.log_dir
+        self._path = None if folder is None or trainer.fast_dev_run else Path(folder) / "checkpoints" / "last.ckpt"  # type: ignore[attr-defined]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._row:
+            step = int(self._row.pop("step"))
+            for logger in trainer.loggers:
+                logger.log_metrics(self._row, step=step)
+            self._row = {}
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {signum: signal.signal(signum, self._receive) for signum in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self._step:
+            return  # accumulated gradients are in no checkpoint
+        self._stop = self._agreed(trainer)
+        if self._stop or self._due or trainer.global_step % self.every_n_train_steps == 0:
+            # A run resumed from before a validation would leave it out.
+            loop = trainer.fit_loop.epoch_loop
+            self._due = not self._due and loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
+            if not self._due:
+                # Lightning logs this step's metrics after this hook: they go into the checkpoint.
+                connector = trainer._logger_connector
+                if connector.should_update_logs:
+                    self._row = {name: float(value) for name, value in connector.metrics["log"].items()}
+                    self._row |= {"epoch": trainer.current_epoch, "step": loop._batches_that_stepped}
+                self._save(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._due:
+            self._due = False
+            self._save(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for signum, handler in self._handlers.items():
+            signal.signal(signum, handler)
+        self._handlers = {}
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.on_train_end(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"row": self._row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._row = dict(state_dict["row"])
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if self._path is not None:
+            for logger in trainer.loggers:
+                logger.save()
+            trainer.save_checkpoint(self._path, weights_only=False)
+        self._row = {}
+        if self._stop:
+            raise Interrupted(self._stop, trainer.global_step)
+
+    def _receive(self, signum: int, frame: Any) -> None:
+        if self._received:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        self._received = signum
+
+    def _agreed(self, trainer: pl.Trainer) -> int:
+        """The signal that came to any process, 0 if none did."""
+        if trainer.world_size == 1:
+            return self._received
+        if trainer.global_step % 10:
+            return 0  # asking the others takes time
+        received = torch.tensor(self._received, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(received, reduce_op="max"))
 
 
 class Pictures(pl.Callback):
@@ -29,6 +165,8 @@ class Pictures(pl.Callback):
         self.num_images = num_images
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Lightning broadcasts the folder to all processes: one that does not ask leaves the others waiting.
+        folder = trainer.log_dir
         if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(pl_module, DiscreteVAE):
             return
         shape = getattr(trainer.datamodule, "image_shape", None)  # type: ignore[attr-defined]
@@ -41,8 +179,8 @@ class Pictures(pl.Callback):
             for logger in trainer.loggers:
                 if isinstance(logger, pl.loggers.TensorBoardLogger):
                     logger.experiment.add_image(name, picture, trainer.global_step)
-            if trainer.logger is not None and trainer.log_dir is not None:
-                save_picture(picture, Path(trainer.log_dir) / f"{name}.png")
+            if trainer.logger is not None and folder is not None:
+                save_picture(picture, Path(folder) / f"{name}.png")
 
 
 class VarianceMonitor(pl.Callback):

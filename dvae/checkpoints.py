@@ -1,20 +1,69 @@
-"""Reading checkpoints: plain tensors and plain values, never pickled code."""
+"""Checkpoints: written whole, read as plain tensors and plain values, never as pickled code."""
 
 from __future__ import annotations
 
+import io
+import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.plugins.io import TorchCheckpointIO
 
 from dvae.config import class_paths, import_class
 from dvae.errors import InputError
+from dvae.files import written_whole
 from dvae.models import DiscreteVAE
 
-__all__ = ["find_checkpoint", "load_model", "read_checkpoint"]
+__all__ = ["DurableCheckpointIO", "find_checkpoint", "load_model", "previous_checkpoint", "read_checkpoint"]
 
 _TRUSTED = ("dvae.", "torch.nn.", "torch.optim.lr_scheduler.")
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Lightning's way of writing checkpoints, such that none is ever lost.
+
+    A file gets its name when all of it is on the disk, and the file that had the name stays beside it: of ``last.ckpt`` as
+    ``last.previous.ckpt``. At every moment both names mean a whole checkpoint. Remote paths are left to Lightning.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            InputError: it cannot be written, as on a full disk; what was there before is still there.
+        """
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        # torch.save's own way to a file ends the process where the disk is full.
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        path = Path(path)
+        with written_whole(path) as temporary:
+            temporary.write_bytes(content.getbuffer())
+            if path.is_file():
+                _keep(path, previous_checkpoint(path))
+
+
+def previous_checkpoint(path: str | Path) -> Path:
+    """Where the checkpoint is that had this name before."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def _keep(path: Path, previous: Path) -> None:
+    # A second name for the file, made apart: neither name is without a file for a moment.
+    linked = previous.with_name(f".{previous.name}")
+    linked.unlink(missing_ok=True)
+    try:
+        os.link(path, linked)
+    except OSError:  # a file system without links
+        os.replace(path, previous)
+        return
+    os.replace(linked, previous)
+    linked.unlink(missing_ok=True)  # where both were one file already, replacing leaves both
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -29,7 +78,9 @@ def find_checkpoint(path: str | Path) -> Path:
     if not path.is_dir():
         raise InputError(f"checkpoint {path} does not exist")
     for name in ("best.ckpt", "last.ckpt", "*.ckpt"):
-        found = sorted(path.rglob(name), key=lambda file: file.stat().st_mtime)
+        # Hidden ones were being written when their run was killed.
+        whole = (file for file in path.rglob(name) if not file.name.startswith("."))
+        found = sorted(whole, key=lambda file: file.stat().st_mtime)
         if found:
             return found[-1]
     raise InputError(f"folder {path} holds no checkpoint (*.ckpt)")

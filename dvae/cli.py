@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import re
+import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,19 +20,21 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from jsonargparse import ArgumentParser, Namespace
-from pytorch_lightning.callbacks import ModelCheckpoint, ProgressBar
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from rich.progress import Progress
 
 from dvae import data as _data  # noqa: F401  # makes the data modules' short names known to the parser
 from dvae.benchmark import ESTIMATORS, benchmark
 from dvae.certify import Certificate, certify, num_reports
-from dvae.checkpoints import find_checkpoint, read_checkpoint
+from dvae.checkpoints import DurableCheckpointIO, find_checkpoint, previous_checkpoint, read_checkpoint
 from dvae.config import check_yaml, class_paths, import_class
 from dvae.data import bundled_folder
-from dvae.errors import InputError, NonFiniteError
+from dvae.errors import InputError, Interrupted, NonFiniteError
 from dvae.estimators import CATALOGUE, GradientEstimator, facts
 from dvae.evaluate import Evaluation, Mean, encode, evaluate, open_model
 from dvae.files import written_whole
@@ -43,7 +48,7 @@ __all__ = ["main"]
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 1 failed or not certified, 2 wrong usage."""
+    """Run one command; returns the exit status: 0 done, 1 failed or not certified, 2 wrong usage, 128 + N stopped by signal N."""
     arguments = list(sys.argv[1:] if args is None else args)
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
@@ -65,6 +70,17 @@ def main(args: Sequence[str] | None = None) -> int:
         parser = ArgumentParser(prog=f"dvae {command}", description=_COMMANDS[command][2])
         parser_of(parser)
         return run(parser.parse_args(arguments[1:]))
+    except Interrupted as stop:
+        if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
+            return 0  # another status than 0 would make Lightning kill the first process
+        print(f"dvae: {stop}; go on with: {_resume_command(arguments, 'last')}", file=sys.stderr)
+        return 128 + stop.signum
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning turns Ctrl-C into an exit with status 1.
+        if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        print("dvae: stopped by SIGINT", file=sys.stderr)
+        return 128 + signal.SIGINT
     except Exception as error:
         told = _told(error)
         if told is None:
@@ -73,9 +89,14 @@ def main(args: Sequence[str] | None = None) -> int:
         return 1
 
 
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def _told(error: BaseException | None) -> str | None:
     """The sentence meant for the user, which jsonargparse wraps in errors of its own; None for an error that is a bug."""
     while error is not None and not isinstance(error, (InputError, NonFiniteError, MisconfigurationException)):
+        if isinstance(error, OSError) and error.errno in _DISK_FULL:
+            return f"cannot write {error.filename or 'the logs'}: {error.strerror}"
         error = error.__cause__ or error.__context__
     if isinstance(error, MisconfigurationException) and "manual optimization" in str(error):
         return f"{error} Use --model.gradient_clip_norm and --model.accumulate_grad_batches instead."
@@ -93,6 +114,10 @@ _TRAINER_COMMANDS = {
 
 class _CLI(LightningCLI):
     """LightningCLI with the project's loggers: every run has a folder of its own, RUNS/NAME/version_K."""
+
+    def __init__(self, arguments: list[str], *args: Any, **kwargs: Any) -> None:
+        self.arguments = arguments
+        super().__init__(*args, **kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--runs", type=str, default="runs", help="folder that holds all runs")
@@ -114,7 +139,7 @@ class _CLI(LightningCLI):
                 raise InputError(f"ckpt_path: there is no last.ckpt to resume from below {folder}")
             config.ckpt_path = str(found[-1])
         if config.ckpt_path is not None:
-            read_checkpoint(config.ckpt_path)
+            _check_resumable(Path(config.ckpt_path), self.arguments)
 
     def before_instantiate_classes(self) -> None:
         assert self.subcommand is not None
@@ -151,11 +176,15 @@ class _CLI(LightningCLI):
                 raise InputError(f"runs: cannot write {folder / config.name}: {error.strerror}") from None
             table = CSVLogger(folder, name=config.name)
             kwargs["logger"] = [table, TensorBoardLogger(folder, name=config.name, version=table.version)]
+        plugins = self.config_init[self.subcommand].trainer.plugins or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, DurableCheckpointIO()]
         # Lightning refuses a callback whose kind is switched off, rather than leaving it out.
         trainer = self.config_init[self.subcommand].trainer
         off = [
             kind
-            for kind, enabled in ((ProgressBar, trainer.enable_progress_bar), (ModelCheckpoint, trainer.enable_checkpointing))
+            for kind, enabled in ((ProgressBar, trainer.enable_progress_bar), (Checkpoint, trainer.enable_checkpointing))
             if enabled is False
         ]
         trainer.callbacks = [callback for callback in trainer.callbacks or [] if not isinstance(callback, tuple(off))]
@@ -174,6 +203,7 @@ def _train_command(arguments: list[str], given: Sequence[str] | None) -> int:
     _quiet_lightning()
     base = bundled_folder("configs") / "base.yaml"
     cli = _CLI(
+        arguments,
         DiscreteVAE,
         pl.LightningDataModule,
         args=None if given is None else arguments,  # LightningCLI warns where it is given what the shell gave
@@ -187,16 +217,43 @@ def _train_command(arguments: list[str], given: Sequence[str] | None) -> int:
         auto_configure_optimizers=False,
         run=True,
     )
+    folder = cli.trainer.log_dir  # a broadcast, which every process must join
     if command == "fit" and cli.trainer.is_global_zero:
         checkpoint = getattr(cli.trainer.checkpoint_callback, "best_model_path", "") or getattr(
             cli.trainer.checkpoint_callback, "last_model_path", ""
         )
         elbo = cli.trainer.callback_metrics.get("train/elbo")
         reached = "" if elbo is None else f", training ELBO {elbo:.2f} nats"
-        print(f"trained for {cli.trainer.global_step} updates{reached}; the run is in {cli.trainer.log_dir}")
+        print(f"trained for {cli.trainer.global_step} updates{reached}; the run is in {folder}")
         if checkpoint:
             print(f"evaluate it with: dvae evaluate {os.path.relpath(checkpoint)}")
     return 0
+
+
+def _check_resumable(path: Path, arguments: list[str]) -> None:
+    try:
+        read_checkpoint(path)
+    except InputError as error:
+        previous = previous_checkpoint(path)
+        try:
+            read_checkpoint(previous)
+        except InputError:
+            raise error from None
+        raise InputError(
+            f"{error}; the one before it is whole, go on from it with: {_resume_command(arguments, previous)}"
+        ) from None
+
+
+def _resume_command(arguments: Sequence[str], checkpoint: str | Path) -> str:
+    """The command with another ``--ckpt_path``."""
+    kept = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == "--ckpt_path":
+            next(remaining, None)
+        elif not argument.startswith("--ckpt_path="):
+            kept.append(argument)
+    return shlex.join(["dvae", *kept, "--ckpt_path", str(checkpoint)])
 
 
 def _quiet_lightning() -> None:

@@ -1,6 +1,8 @@
 """The errors that a user is meant to read: one clear sentence each."""
 
-__all__ = ["InputError", "NonFiniteError"]
+import signal
+
+__all__ = ["InputError", "Interrupted", "NonFiniteError"]
 
 
 class InputError(ValueError):
@@ -9,3 +11,11 @@ class InputError(ValueError):
 
 class NonFiniteError(ArithmeticError):
     """A training step produced a NaN or an infinity; the message names the step and the quantity."""
+
+
+class Interrupted(Exception):
+    """A signal stopped training, after a checkpoint was saved."""
+
+    def __init__(self, signum: int, step: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name} at step {step}")
+        self.signum = signum

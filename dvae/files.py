@@ -17,6 +17,8 @@ __all__ = ["written_whole"]
 def written_whole(path: str | Path) -> Iterator[Path]:
     """A temporary path beside ``path``, which takes its place when the block ends well and is removed when it does not.
 
+    The content is on the disk before it gets its name, so that not even a power cut leaves half a file.
+
     Raises:
         InputError: the folder cannot be made or written.
     """
@@ -31,11 +33,23 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
+        _synchronize(temporary)
         os.replace(temporary, path)
+        _synchronize(path.parent)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _synchronize(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

@@ -356,19 +356,28 @@ class DiscreteVAE(Configurable, pl.LightningModule):
     test_step = validation_step
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        data = getattr(self.trainer.datamodule, "config", None) if self._trainer else None  # type: ignore[attr-defined]
+        data = None
+        if self._trainer:
+            data = getattr(self.trainer.datamodule, "config", None)  # type: ignore[attr-defined]
+            self._running = {name: self.trainer.strategy.reduce(total) for name, total in self._running.items()}
         checkpoint["dvae"] = {
             "class_path": self.config["class_path"],
             "data": data,
             "seed": self.seed,
             "iteration": self.iteration,
             "train_elbo": None if self._train_elbo is None else self._train_elbo.item(),
+            "running": self._running,
+            "num_running": self._num_running,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint.get("dvae", {})
         self.seed = saved.get("seed", self.seed)
         self.iteration = saved.get("iteration", 0)
+        self._running, self._num_running = dict(saved.get("running", {})), saved.get("num_running", 0)
+        self._train_elbo = None if saved.get("train_elbo") is None else torch.tensor(saved["train_elbo"])
+        if checkpoint["state_dict"]["mean"].dtype == torch.float64:
+            self.double()  # Lightning sets the precision after it has loaded the parameters, which would be rounded
 
     def step(self, x: Tensor, noise: Sequence[Tensor]) -> StepOutput:
         """The loss of one step, compiled if the model is to be; see :func:`dvae.step.step_loss`."""
@@ -403,7 +412,8 @@ class DiscreteVAE(Configurable, pl.LightningModule):
     def _log_training(self, metrics: Mapping[str, Tensor]) -> None:
         # Sums stay on the device, and Lightning's logger is called only when it would write: a call costs as much as a small step.
         for name, scalar in metrics.items():
-            self._running[name] = self._running[name] + scalar if name in self._running else scalar
+            # A copy: an estimator's parameter, such as eta, changes in place.
+            self._running[name] = self._running[name] + scalar if name in self._running else scalar.clone()
         self._num_running += 1
         if self.iteration % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             means = {f"train/{name}": total / self._num_running for name, total in self._running.items()}
