@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +15,6 @@ from dvae.data import DataModule, data_module
 from dvae.errors import InputError
 from dvae.metrics import ActiveUnits, MeanWithError, log_gradient_variance
 from dvae.models import DiscreteVAE
-from dvae.objectives import importance_weighted_bound
 
 __all__ = ["Evaluation", "Mean", "encode", "evaluate", "open_model"]
 
@@ -113,17 +113,17 @@ def evaluate(
         x = model.check_input(examples[start : start + batch_size].to(model.device))
         chunk = max(1, _MAX_PIXELS // x.numel())
         sums = torch.zeros(2, x.shape[0], dtype=torch.float64, device=x.device)
-        log_weights = []
+        log_total = torch.full((x.shape[0],), -math.inf, dtype=torch.float64, device=x.device)
         for first in range(0, num_samples, chunk):
             layers = model.sample_layers(x, min(chunk, num_samples - first), generator)
             terms = model.terms(x, layers)
             sums += torch.stack([part.double().sum(0) for part in terms])
             sampled = terms if model.kl == "sampled" else model.terms(x, layers, kl="sampled")
-            log_weights.append(sampled.elbo.double())
+            log_total = torch.logaddexp(log_total, torch.logsumexp(sampled.elbo.double(), 0))
         reconstruction.update(sums[0] / num_samples)
         kl.update(sums[1] / num_samples)
         elbo.update((sums[0] - sums[1]) / num_samples)
-        bound.update(importance_weighted_bound(torch.cat(log_weights)))
+        bound.update(log_total - math.log(num_samples))
         for layer, metric in zip(layers, active, strict=True):
             metric.update(layer.q.mean.reshape(-1, *model.sample_shape))
         if progress is not None:
