@@ -228,6 +228,17 @@ def test_certify_passes_reinforce_and_fails_concrete_and_an_own_biased_class(tmp
     assert main(["certify", "dvae.estimators.LOO", *small, "--init_args={num_samples: 3}"]) == 0
 
 
+@pytest.mark.slow
+def test_certify_all_tables_the_library_and_writes_it(tmp_path, capsys):
+    path = tmp_path / "all.json"
+    assert main(["certify", "--all", "--problems=4", "--samples=10000", f"--json={path}"]) == 0
+    output = capsys.readouterr().out
+    found = json.loads(path.read_text())
+    assert f"{len(found)} of {len(found)} estimators are as they declare" in output
+    assert found["RELAX"]["passed"]
+    assert not found["ReinMax"]["passed"]
+
+
 def test_benchmark_prints_a_row_for_each_estimator(capsys, tmp_path):
     path = tmp_path / "times.json"
     assert main(["benchmark", "--estimators=[REINFORCE, LOO]", "--steps=3", "--repetitions=1", f"--json={path}"]) == 0
@@ -258,6 +269,8 @@ def test_bad_commands_and_checkpoints_end_in_one_sentence(tmp_path, capsys):
     assert "damaged or not a checkpoint" in failure(["evaluate", str(tmp_path / "text.ckpt")], capsys)
     assert "cannot import 'dvae.estimators.RELAXX'" in failure(["certify", "dvae.estimators.RELAXX"], capsys)
     assert "estimators must be out of" in failure(["benchmark", "--estimators=[FOO]"], capsys)
+    assert "either an estimator or --all must be given, got neither" in failure(["certify"], capsys)
+    assert "estimators must be import paths or out of" in failure(["toy", "--estimators=[FOO]"], capsys)
 
 
 def test_bad_arguments_of_a_checkpoints_commands(run, tmp_path, capsys):

@@ -49,6 +49,13 @@ def test_extension_recipes_are_short():
     assert max(len(recipe.splitlines()) for recipe in recipes) < 30
 
 
+def test_table_of_estimators_is_the_commands(capsys):
+    assert main(["estimators", "--markdown"]) == 0
+    assert capsys.readouterr().out in README
+    assert main(["estimators"]) == 0
+    assert "DisARM" in capsys.readouterr().out
+
+
 def test_make_targets_of_the_readme_exist():
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"`make ([a-z-]+)`", README)) | set(re.findall(r"^make ([a-z-]+)$", README, flags=re.MULTILINE))
