@@ -15,7 +15,7 @@ from torch.func import functional_call
 
 from dvae.config import Module
 from dvae.errors import InputError
-from dvae.latents import Bernoulli, Categorical, Gaussian, Latent
+from dvae.latents import Bernoulli, Latent
 from dvae.objectives import importance_weighted_bound
 
 __all__ = ["Draw", "Estimate", "GradientEstimator", "Objective", "value_and_derivative"]
@@ -88,7 +88,7 @@ class GradientEstimator(Module):
 
     unbiased: bool = True
     """Whether E[grad] = d E_q[value] / d logits exactly; ``dvae.certify`` measures it."""
-    latents: tuple[type[Latent], ...] = (Bernoulli, Categorical, Gaussian)
+    latents: tuple[type[Latent], ...] = (Bernoulli,)
     """The latent families that the equation holds for."""
     differentiates: bool = False
     """Whether the derivative of f with respect to the sample is needed; where not, f may be any Python function."""

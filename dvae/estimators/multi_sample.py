@@ -11,7 +11,7 @@ from torch import Tensor
 from dvae.errors import InputError
 from dvae.estimators.antithetic import DisARM
 from dvae.estimators.base import Draw, GradientEstimator, Objective
-from dvae.latents import Bernoulli, Latent
+from dvae.latents import Bernoulli, Categorical, Gaussian, Latent
 
 __all__ = ["VIMCO", "MultiSampleDisARM"]
 
@@ -35,6 +35,7 @@ class VIMCO(GradientEstimator):
         InputError: an argument is outside its range.
     """
 
+    latents = (Bernoulli, Categorical, Gaussian)
     multi_sample = True
 
     def __init__(self, num_samples: int = 5, mean: Literal["geometric", "arithmetic"] = "geometric") -> None:

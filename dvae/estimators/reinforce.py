@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective
-from dvae.latents import Latent
+from dvae.latents import Bernoulli, Categorical, Gaussian, Latent
 from dvae.networks import MLP
 
 __all__ = ["LOO", "NVIL", "REINFORCE"]
@@ -34,6 +34,8 @@ class REINFORCE(GradientEstimator):
     Raises:
         InputError: an argument is outside its range.
     """
+
+    latents = (Bernoulli, Categorical, Gaussian)
 
     def __init__(
         self,
@@ -71,6 +73,8 @@ class LOO(GradientEstimator):
         InputError: ``num_samples`` is less than 2.
     """
 
+    latents = (Bernoulli, Categorical, Gaussian)
+
     def __init__(self, num_samples: int = 2) -> None:
         if num_samples < 2:
             raise InputError(f"num_samples must be at least 2 to leave one out, got {num_samples}")
@@ -101,6 +105,8 @@ class NVIL(GradientEstimator):
     Raises:
         InputError: an argument is outside its range.
     """
+
+    latents = (Bernoulli, Categorical, Gaussian)
 
     def __init__(
         self,
