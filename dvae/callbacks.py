@@ -30,9 +30,15 @@ class BestCheckpoint(ModelCheckpoint):
     A run that goes on in a folder of its own takes the best checkpoints so far along. Arguments: see ``ModelCheckpoint``.
     """
 
+    _fits = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        self._fits = stage == "fit"
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         paths = state_dict["best_k_models"]
-        if self.dirpath is not None and all(os.path.isfile(path) for path in paths):
+        if self._fits and self.dirpath is not None and all(os.path.isfile(path) for path in paths):
             moved = {path: os.path.join(self.dirpath, os.path.basename(path)) for path in paths}
             for path, new in moved.items():
                 _copy(path, new)
@@ -52,8 +58,8 @@ def _copy(path: str, new: str) -> None:
 class LastCheckpoint(Checkpoint):
     """Saves ``last.ckpt``, at intervals and where Ctrl-C or SIGTERM stops the run; from it a run goes on as if never stopped.
 
-    All that was logged before is on the disk when it is saved. Where a validation is due, it is saved after that. A second signal
-    ends the process at once.
+    All that was logged before is on the disk when it is saved. Where a validation is due, it is saved after that, and where an
+    epoch ends, after the first update of the next. A second signal ends the process at once.
 
     Arguments:
         every_n_train_steps: updates from one to the next.
@@ -96,21 +102,23 @@ class LastCheckpoint(Checkpoint):
         if trainer.global_step == self._step:
             return  # accumulated gradients are in no checkpoint
         self._stop = self._agreed(trainer)
-        if self._stop or self._due or trainer.global_step % self.every_n_train_steps == 0:
-            # A run resumed from before a validation would leave it out.
-            loop = trainer.fit_loop.epoch_loop
-            self._due = not self._due and loop._should_check_val_fx(trainer.fit_loop._data_fetcher)  # type: ignore[arg-type]
-            if not self._due:
-                # Lightning logs this step's metrics after this hook: they go into the checkpoint.
-                connector = trainer._logger_connector
-                if connector.should_update_logs:
-                    self._row = {name: float(value) for name, value in connector.metrics["log"].items()}
-                    self._row |= {"epoch": trainer.current_epoch, "step": loop._batches_that_stepped}
-                self._save(trainer)
+        if not (self._stop or self._due or trainer.global_step % self.every_n_train_steps == 0):
+            return
+        waited, self._due = self._due, True
+        if trainer.is_last_batch and not waited:
+            return  # resumed from ends of epochs, Lightning (2.6) miscounts them: after the next batch
+        loop = trainer.fit_loop.epoch_loop
+        if loop._should_check_val_fx(trainer.fit_loop._data_fetcher) and not trainer.is_last_batch:  # type: ignore[arg-type]
+            return  # resumed from here, the run would leave the validation out
+        # This step's metrics are logged after this hook: they go into the checkpoint.
+        connector = trainer._logger_connector
+        if connector.should_update_logs:
+            self._row = {name: float(value) for name, value in connector.metrics["log"].items()}
+            self._row |= {"epoch": trainer.current_epoch, "step": loop._batches_that_stepped}
+        self._save(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._due:
-            self._due = False
+        if self._due and not trainer.is_last_batch:
             self._save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -132,7 +140,7 @@ class LastCheckpoint(Checkpoint):
             for logger in trainer.loggers:
                 logger.save()
             trainer.save_checkpoint(self._path, weights_only=False)
-        self._row = {}
+        self._row, self._due = {}, False
         if self._stop:
             raise Interrupted(self._stop, trainer.global_step)
 

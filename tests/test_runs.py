@@ -235,7 +235,7 @@ def test_a_damaged_last_checkpoint_is_told_with_the_command_that_goes_on_from_th
     assert main(arguments) == 0
     (last,) = tmp_path.rglob("last.ckpt")
     (previous,) = tmp_path.rglob("last.previous.ckpt")
-    assert [torch.load(path, weights_only=True)["global_step"] for path in (previous, last)] == [4, 6]
+    assert [torch.load(path, weights_only=True)["global_step"] for path in (previous, last)] == [5, 6]  # an epoch ends at 4
     last.write_bytes(last.read_bytes()[:-1000])
     assert main([*arguments, "--ckpt_path", "last"]) == 1
     (sentence,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
@@ -269,7 +269,7 @@ def test_a_full_disk_stops_training_and_keeps_the_checkpoint_before(tmp_path, im
     sentence = failed(fit_arguments(images, tmp_path, *flags, "--trainer.callbacks+=full.Full"), tmp_path)
     (last,) = tmp_path.rglob("last.ckpt")
     assert f"cannot write {last}: File too large" in sentence
-    assert load_model(last)[1]["global_step"] == 4
+    assert load_model(last)[1]["global_step"] == 5  # an epoch ends at 4
     assert {path.name for path in last.parent.iterdir()} == {"last.ckpt"}
     done(fit_arguments(images, tmp_path, *flags, "--ckpt_path=last"), tmp_path)
 
@@ -468,7 +468,8 @@ def stopped(tmp_path, images, monkeypatch, capsys):
         stop = ["--trainer.callbacks+=stop.Stop", f"--trainer.callbacks.at={at}", f"--trainer.callbacks.signum={int(signum)}"]
         assert main([*arguments, "--name=stopped", *stop]) == 128 + signum
         (line,) = [line for line in capsys.readouterr().err.splitlines() if "go on with" in line]
-        assert f"stopped by {signal.Signals(signum).name} at step {at + 1}" in line
+        step = at + 2 if at % 7 == 6 else at + 1  # not at the end of an epoch of 7 batches
+        assert f"stopped by {signal.Signals(signum).name} at step {step};" in line
         _, command = line.split("go on with: dvae ")
         resume = shlex.split(command)
         assert resume[-2:] == ["--ckpt_path", "last"]
@@ -478,7 +479,7 @@ def stopped(tmp_path, images, monkeypatch, capsys):
     return run
 
 
-# The first step; before and after a validation, a log and the end of an epoch of 7 batches.
+# The first step; before and after a validation, a log and the end of an epoch.
 @pytest.mark.parametrize("at", [0, 4, 5, 6, 7, 8])
 def test_an_interrupted_run_says_how_to_go_on_and_does_so_exactly(stopped, at):
     signum = signal.SIGTERM if at % 2 else signal.SIGINT
@@ -509,7 +510,8 @@ def test_a_signal_from_outside_ends_a_process_with_its_status(tmp_path, images, 
     assert {path.name for path in last.parent.iterdir()} <= {"best.ckpt", "best.previous.ckpt", "last.ckpt", "last.previous.ckpt"}
 
 
-def test_a_second_run_leaves_every_file_of_the_first_as_it_is(tmp_path, images):
+def test_a_second_run_leaves_every_file_of_the_first_as_it_is(tmp_path, images, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     arguments = fit_arguments(images, tmp_path, "--trainer.max_steps=8", "--trainer.val_check_interval=4")[2:]
 
     def content():
@@ -521,5 +523,8 @@ def test_a_second_run_leaves_every_file_of_the_first_as_it_is(tmp_path, images):
     assert len(before) >= 8
     assert main(arguments) == 0
     assert main([*arguments, "--ckpt_path=last", "--trainer.max_steps=12"]) == 0
+    (best,) = (tmp_path / "runs" / "run" / "version_0").rglob("best.ckpt")
+    assert main(["validate", *arguments[1:], f"--ckpt_path={best}"]) == 0
     assert content() == before
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "images.npz", "callbacks.yaml"}
     assert {path.name for path in (tmp_path / "runs" / "run").iterdir()} == {"version_0", "version_1", "version_2"}
