@@ -145,6 +145,7 @@ def largest_difference(first, second):
     return max((a - b).abs().max().item() for a, b in pairs)
 
 
+SEVERAL_FLAGS = ["--trainer.strategy=ddp", "--trainer.devices=2"]
 CALLBACKS = """
 trainer:
   callbacks:
@@ -180,7 +181,7 @@ def fit_arguments(images, tmp_path, *more):
 
 @pytest.mark.slow
 def test_fit_on_two_processes_makes_one_run(tmp_path, images):
-    several = ["--trainer.strategy=ddp", "--trainer.devices=2", "--trainer.max_steps=12", "--trainer.val_check_interval=4"]
+    several = [*SEVERAL_FLAGS, "--trainer.max_steps=12", "--trainer.val_check_interval=4"]
     output = done(fit_arguments(images, tmp_path, *several), tmp_path)
     assert output.count("trained for 12 updates") == 1
     assert [path.name for path in (tmp_path / "runs" / "run").iterdir()] == ["version_0"]
@@ -494,9 +495,12 @@ def test_a_resumed_run_remembers_its_best_checkpoint(stopped):
     assert torch.load(best, weights_only=True)["global_step"] == 5
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_from_outside_ends_a_process_with_its_status(tmp_path, images, signum):
-    arguments = slow_arguments(images, tmp_path, "--trainer.max_steps=100000")
+@pytest.mark.parametrize(
+    ("signum", "flags"),
+    [(signal.SIGINT, []), (signal.SIGTERM, []), pytest.param(signal.SIGTERM, SEVERAL_FLAGS, marks=pytest.mark.slow)],
+)
+def test_a_signal_from_outside_ends_a_process_with_its_status(tmp_path, images, signum, flags):
+    arguments = slow_arguments(images, tmp_path, "--trainer.max_steps=100000", *flags)
     process = start(arguments, tmp_path)
     while process.poll() is None and not list(tmp_path.rglob("last.ckpt")):
         sleep(0.05)
