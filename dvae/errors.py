@@ -5,8 +5,17 @@ import signal
 __all__ = ["InputError", "Interrupted", "NonFiniteError"]
 
 
+# A damaged file can put a page of noise where a name should be.
+_LONGEST = 1000
+
+
 class InputError(ValueError):
     """An argument, file or batch is not what was expected; the message names it, what was given and what was expected."""
+
+    def __init__(self, message: str) -> None:
+        if len(message) > _LONGEST:
+            message = f"{message[: _LONGEST // 2]} [...] {message[-_LONGEST // 2 :]}"
+        super().__init__(message)
 
 
 class NonFiniteError(ArithmeticError):
