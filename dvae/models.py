@@ -113,6 +113,9 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         _require_at_least(1, num_pixels=num_pixels, num_latents=num_latents, num_layers=num_layers)
         _require_at_least(1, accumulate_grad_batches=accumulate_grad_batches, val_num_samples=val_num_samples)
         _require_at_least(0, lr=lr, phi_lr=phi_lr or 0.0, weight_decay=weight_decay, phi_warmup_steps=phi_warmup_steps)
+        _require_at_least(0, eps=eps)
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise InputError(f"betas must be two numbers in [0, 1), got {betas}")
         if kl not in ("sampled", "analytic"):
             raise InputError(f"kl must be 'sampled' or 'analytic', got {kl!r}")
         if gradient_clip_norm is not None and not gradient_clip_norm > 0:

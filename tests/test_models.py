@@ -447,6 +447,7 @@ def test_bad_batches_of_a_foreign_loader_stop_training(tmp_path):
     ("kwargs", "message"),
     [
         ({"kl": "exact"}, "kl must be 'sampled' or 'analytic', got 'exact'"),
+        ({"betas": (0.9, 1.5)}, r"betas must be two numbers in \[0, 1\), got \(0.9, 1.5\)"),
         ({"lr": -1.0}, "lr must be at least 0, got -1.0"),
         ({"num_latents": 0}, "num_latents must be at least 1, got 0"),
         ({"gradient_clip_norm": 0.0}, "gradient_clip_norm must be positive or None, got 0.0"),
