@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective, value_and_derivative
+from dvae.estimators.concrete import Concrete
 from dvae.latents import Bernoulli, Categorical, Discrete
 
 __all__ = ["GumbelStraightThrough", "ReinMax", "StraightThrough"]
@@ -34,31 +34,15 @@ class StraightThrough(GradientEstimator):
         return q.mean_gradient(derivative)
 
 
-class GumbelStraightThrough(GradientEstimator):
+class GumbelStraightThrough(Concrete):
     r"""The derivative of f at the hard sample, taken for its derivative at the relaxed one.
 
     .. math:: g = f'(b)^\top \frac{\partial\, \text{soft}(z, T)}{\partial \text{logits}}
 
     Source: Jang et al. 2017. Biased. Cost: f at the sample, and f with its derivative there. When: f takes hard samples only.
 
-    Arguments:
-        temperature: T, positive.
-        num_samples: K, samples per example.
-
-    Raises:
-        InputError: the temperature is not positive.
+    Arguments: as :class:`dvae.estimators.Concrete`.
     """
-
-    unbiased = False
-    latents = (Bernoulli, Categorical)
-    differentiates = True
-    evaluations_per_sample = 2
-
-    def __init__(self, temperature: float = 0.5, *, num_samples: int = 1) -> None:
-        super().__init__(num_samples)
-        if not temperature > 0:
-            raise InputError(f"temperature must be positive, got {temperature}")
-        self.temperature = temperature
 
     def gradient(self, f: Objective, q: Discrete, draw: Draw, context: Tensor | None) -> Tensor:
         _, derivative = value_and_derivative(f, draw.b)
