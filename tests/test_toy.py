@@ -23,11 +23,12 @@ def test_loss_is_the_exact_expectation_and_starts_at_one_half():
 
 def test_relax_beats_rebar_and_reinforce():
     """The paper's point, in 1,500 updates: at t = .499 RELAX's gradient has a thousandth of the others' variance, and it moves."""
-    runs = {name: toy(name, 0.499, num_seeds=5, num_iterations=1500) for name in ("REINFORCE", "REBAR", "RELAX")}
+    runs = {name: toy(name, 0.499, num_seeds=20, num_iterations=1500) for name in ("REINFORCE", "REBAR", "RELAX")}
     variance = {name: run.log_variance[5:].mean().item() for name, run in runs.items()}
     assert variance["RELAX"] < min(variance["REBAR"], variance["REINFORCE"]) - 7
-    assert runs["RELAX"].loss[-1].max() < 0.2498
-    assert runs["RELAX"].loss[-1].std() < 0.2 * min(runs[name].loss[-1].std() for name in ("REBAR", "REINFORCE"))
+    # Every seed has come down from 0.25, and they agree, as the others' seeds do not.
+    assert runs["RELAX"].loss[-1].max() < 0.2499
+    assert runs["RELAX"].loss[-1].std() < 0.5 * min(runs[name].loss[-1].std() for name in ("REBAR", "REINFORCE"))
 
 
 def test_logit_stays_when_only_phi_is_learned():
