@@ -6,6 +6,7 @@ STEPS ?= 20000
 MODELS ?= l1
 ESTIMATORS ?= relax rebar loo reinforce
 COMPARED = $(foreach model,$(MODELS),$(addprefix $(model)_,$(ESTIMATORS)))
+PARALLEL = -n auto --maxprocesses 8
 DATA_FLAG = $(if $(DATA),--data.path $(abspath $(DATA)))
 
 .DEFAULT_GOAL := help
@@ -36,10 +37,10 @@ compare: setup  ## train MODELS x ESTIMATORS for STEPS steps (on another binariz
 	$(BIN)/dvae evaluate $(addprefix $(RUNS)/compare/,$(COMPARED))
 
 test: setup  ## run the tests
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow'
 
 test-slow: setup  ## run the longer tests too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-wheel: setup  ## build sdist and wheel, install the wheel alone, train and evaluate with it from an empty folder
 	rm -rf build/wheel && mkdir -p build/wheel/folder
@@ -58,7 +59,7 @@ test-oldest:  ## run the tests on the oldest versions that pyproject.toml allows
 	$(PYTHON) .ci/oldest.py > build/oldest/requirements.txt
 	build/oldest/bin/python -m pip install --quiet -r build/oldest/requirements.txt
 	build/oldest/bin/python -m pip install --quiet --no-deps --editable .
-	build/oldest/bin/python -m pytest -m 'not slow'
+	build/oldest/bin/python -m pytest $(PARALLEL) -m 'not slow'
 
 lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .
