@@ -11,7 +11,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
@@ -21,7 +21,16 @@ from dvae.metrics import log_gradient_variance
 from dvae.models import DiscreteVAE
 from dvae.report import reconstruction_grid, sample_grid, save_picture
 
-__all__ = ["BestCheckpoint", "LastCheckpoint", "Pictures", "VarianceMonitor"]
+__all__ = ["BestCheckpoint", "LastCheckpoint", "Pictures", "ProgressBar", "VarianceMonitor"]
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's progress bar, which counts every batch where one step takes several. Arguments: see ``TQDMProgressBar``."""
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, trainer.fit_loop.epoch_loop.batch_idx)
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -77,6 +86,7 @@ class LastCheckpoint(Checkpoint):
         self._due = False
         self._received = 0
         self._stop = 0
+        self._asked = 0
         self._row: dict[str, float] = {}
         self._handlers: dict[int, Any] = {}
 
@@ -154,8 +164,9 @@ class LastCheckpoint(Checkpoint):
         """The signal that came to any process, 0 if none did."""
         if trainer.world_size == 1:
             return self._received
-        if trainer.global_step % 10:
+        if trainer.global_step - self._asked < 10:
             return 0  # asking the others takes time
+        self._asked = trainer.global_step
         received = torch.tensor(self._received, device=trainer.strategy.root_device)
         return int(trainer.strategy.reduce(received, reduce_op="max"))
 

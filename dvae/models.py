@@ -18,16 +18,20 @@ from torch._dynamo.exc import TorchDynamoException
 from dvae.config import Configurable, import_class, instantiate
 from dvae.errors import InputError, NonFiniteError
 from dvae.estimators import RELAX, GradientEstimator
+from dvae.execution import block_size, count_batches, count_updates, logs_now, next_batch
 from dvae.latents import Latent
 from dvae.metrics import MeanWithError
 from dvae.networks import FactorialPrior, Linear
 from dvae.objectives import ELBOTerms, bernoulli_log_likelihood, importance_weighted_bound
 from dvae.step import Layer, StepOutput, seeded_generator, step_loss
+from dvae.update import NotCompilable, Update, fits
 
 __all__ = ["DiscreteVAE"]
 
 # Separates the noise of validation from the noise of training under one seed.
 _TRAIN, _VALIDATE = 0, 1
+# Updates from which on compiling, some ten seconds, is won back.
+_WORTH_COMPILING = 10_000
 
 
 class DiscreteVAE(Configurable, pl.LightningModule):
@@ -64,8 +68,12 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         accumulate_grad_batches: batches whose gradients are averaged before an update.
         phi_warmup_steps: the first updates change phi alone (1,000 in the paper for RELAX); skipped where there is no phi.
         val_num_samples: samples of the importance-weighted bound in validation.
-        compile: run the step under ``torch.compile``: faster after a compilation of some seconds. Where an estimator's or a
-            subclass's code cannot be compiled, one warning says why and the step runs as it is.
+        compile: run the whole step as one compiled function, :class:`dvae.update.Update`: faster after a compilation of some
+            seconds. "auto" does so in runs of at least 10,000 updates. Where an estimator's or a subclass's code cannot be
+            compiled, one warning says why and the step runs as it is.
+        steps_per_execution: batches that one ``training_step`` takes, so that Lightning's own work is done once for all of them. It
+            changes no number: steps, logs, validations, schedules and checkpoints are where they are with 1. Only callbacks'
+            hooks around a batch are called once for all.
         seed: of the sampling noise; PyTorch's seed where it is None. The noise of an iteration is a function of (seed, process,
             iteration) alone.
 
@@ -104,7 +112,8 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         accumulate_grad_batches: int = 1,
         phi_warmup_steps: int = 0,
         val_num_samples: int = 100,
-        compile: bool = False,
+        compile: bool | Literal["auto"] = "auto",
+        steps_per_execution: int = 1,
         seed: int | None = None,
     ) -> None:
         super().__init__()
@@ -112,6 +121,9 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         self.save_hyperparameters(self.config["init_args"])
         _require_at_least(1, num_pixels=num_pixels, num_latents=num_latents, num_layers=num_layers)
         _require_at_least(1, accumulate_grad_batches=accumulate_grad_batches, val_num_samples=val_num_samples)
+        _require_at_least(1, steps_per_execution=steps_per_execution)
+        if compile not in (True, False, "auto"):
+            raise InputError(f"compile must be true, false or 'auto', got {compile!r}")
         _require_at_least(0, lr=lr, phi_lr=phi_lr or 0.0, weight_decay=weight_decay, phi_warmup_steps=phi_warmup_steps)
         _require_at_least(0, eps=eps)
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
@@ -130,6 +142,7 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         self.phi_warmup_steps = phi_warmup_steps
         self.val_num_samples = val_num_samples
         self.seed = torch.initial_seed() if seed is None else seed
+        self.clock_was_read = False
         self.iteration = 0
 
         self.latent = latent_family(latent)
@@ -153,12 +166,35 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         self.register_buffer("output_bias", torch.zeros(num_pixels))
         self.register_buffer("mean_is_set", torch.tensor(False))
         self.val_elbo, self.val_bound = MeanWithError(), MeanWithError()
-        self._compile = compile
+        self.compile_step, self.steps_per_execution = compile, steps_per_execution
+        self._compiling = compile is True
         self._compiled_step: Callable[..., StepOutput] | None = None
+        self._update: Update | None = None
         self._generator: torch.Generator | None = None
         self._running: dict[str, Tensor] = {}
         self._num_running = 0
         self._train_elbo: Tensor | None = None
+
+    # What changes from step to step without being a tensor; a compiled step must not look at it.
+
+    @property
+    def iteration(self) -> int:
+        """Batches trained on so far."""
+        self.clock_was_read = True
+        return self._iteration
+
+    @iteration.setter
+    def iteration(self, value: int) -> None:
+        self._iteration = value
+
+    @property
+    def trainer(self) -> pl.Trainer:
+        self.clock_was_read = True
+        return super().trainer
+
+    @trainer.setter
+    def trainer(self, trainer: pl.Trainer | None) -> None:
+        pl.LightningModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
 
     # The model ----------------------------------------------------------------------------------------------------------------
 
@@ -328,7 +364,14 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         scheduler = instantiate(self.lr_scheduler, torch.optim.lr_scheduler.LRScheduler, "lr_scheduler", optimizer=optimizer)
         return [optimizer], [scheduler]
 
+    def on_train_end(self) -> None:
+        self._update = None  # what it holds would go into every copy of the model
+
     def on_train_start(self) -> None:
+        self._compiling = self.compile_step is True or (
+            self.compile_step == "auto" and self.trainer.estimated_stepping_batches >= _WORTH_COMPILING
+        )
+        self._update = None
         if self.mean_is_set:
             return
         mean = getattr(self.trainer.datamodule, "mean", None)  # type: ignore[attr-defined]
@@ -337,15 +380,25 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         self.set_mean(mean.to(self.mean))
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        x = self._batch(batch)
-        generator = self._seeded(_TRAIN, self.global_rank, self.iteration)
-        output = self.step(x, self.noise(x.shape[0], generator=generator))
-        self._require_finite(output)
-        self.manual_backward(output.loss / self.accumulate_grad_batches)
-        self.iteration += 1
-        if self.iteration % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch:
-            self._update()
-        self._log_training(output.metrics)
+        x, accumulate = self._batch(batch), self.accumulate_grad_batches
+        size = block_size(self.trainer, self.steps_per_execution, accumulate, self.iteration % accumulate)
+        start, update = self.iteration, self._whole_update(x)
+        while True:
+            noise = self.noise(x.shape[0], generator=self._seeded(_TRAIN, self.global_rank, self.iteration))
+            if update is not None:
+                update = self._try(update, x, noise, self.trainer.global_step + self.iteration - start)
+            if update is None:
+                self._iterate(x, noise)
+            self.iteration += 1
+            if self.iteration - start == size or self.trainer.is_last_batch:
+                break
+            x = self._batch(next_batch(self.trainer, self))
+        count_batches(self.trainer, self.iteration - start - 1)
+        self._num_running += self.iteration - start
+        if update is not None:
+            self._end_block(update, start)
+        if logs_now(self.trainer):
+            self._log_training()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         x = self._batch(batch)
@@ -384,7 +437,7 @@ class DiscreteVAE(Configurable, pl.LightningModule):
 
     def step(self, x: Tensor, noise: Sequence[Tensor]) -> StepOutput:
         """The loss of one step, compiled if the model is to be; see :func:`dvae.step.step_loss`."""
-        if not self._compile:
+        if not self._compiling:
             return step_loss(self, x, noise)
         if self._compiled_step is None:
             # An epoch has two batch sizes, and code for each is faster than code for any; a partial graph would be slow silently.
@@ -392,12 +445,23 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         try:
             return self._compiled_step(self, x, noise)
         except TorchDynamoException as error:
-            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            rank_zero_warn(f"the step cannot be compiled and runs as it is: {reason}")
-            self._compile = False
+            self._stop_compiling(error)
             return step_loss(self, x, noise)
 
-    def _update(self) -> None:
+    # One step after the other: loss, backward, Lightning's optimizer.
+
+    def _iterate(self, x: Tensor, noise: Sequence[Tensor]) -> None:
+        output = self.step(x, noise)
+        if not torch.isfinite(output.loss):
+            raise self._non_finite(output.loss, output.metrics)
+        for name, scalar in output.metrics.items():
+            # A copy: an estimator's parameter, such as eta, is about to change in place.
+            self._running[name] = self._running[name] + scalar if name in self._running else scalar.clone()
+        self.manual_backward(output.loss / self.accumulate_grad_batches)
+        if (self.iteration + 1) % self.accumulate_grad_batches == 0 or self.trainer.is_last_batch:
+            self._optimize()
+
+    def _optimize(self) -> None:
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         theta, *phi = optimizer.param_groups
@@ -412,27 +476,63 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         if self.lr_scheduler is not None:
             self.lr_schedulers().step()  # type: ignore[union-attr]
 
-    def _log_training(self, metrics: Mapping[str, Tensor]) -> None:
-        # Sums stay on the device, and Lightning's logger is called only when it would write: a call costs as much as a small step.
-        for name, scalar in metrics.items():
-            # A copy: an estimator's parameter, such as eta, changes in place.
-            self._running[name] = self._running[name] + scalar if name in self._running else scalar.clone()
-        self._num_running += 1
-        if self.iteration % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            means = {f"train/{name}": total / self._num_running for name, total in self._running.items()}
-            self._train_elbo = means.pop("train/elbo")
-            self.log("train/elbo", self._train_elbo, prog_bar=True, sync_dist=True)
-            self.log_dict(means, sync_dist=True)
-            self._running, self._num_running = {}, 0
+    # The whole step as one compiled function.
 
-    def _require_finite(self, output: StepOutput) -> None:
-        if torch.isfinite(output.loss):
-            return
-        culprits = [name for name, scalar in output.metrics.items() if not torch.isfinite(scalar)]
-        raise NonFiniteError(
-            f"the loss became {output.loss.item()} at iteration {self.iteration} (global step {self.trainer.global_step}); not "
-            f"finite: {', '.join(culprits) or 'the penalty on phi'}. The parameters are those of the step before"
+    def _whole_update(self, x: Tensor) -> Update | None:
+        """The compiled update, where it does all that an update of this run has to do."""
+        if not self._compiling or self._update is not None:
+            return self._update
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        alone = self.accumulate_grad_batches == 1 and type(self).step is DiscreteVAE.step
+        if alone and fits(self.trainer, optimizer.optimizer):
+            try:
+                self._update = Update([self], optimizer.optimizer, x)  # type: ignore[arg-type]
+            except NotCompilable as error:
+                self._stop_compiling(error)
+                return None
+            if self._running:
+                self._update.tally.copy_(torch.stack([self._running[name] for name in self._update.names]))
+        return self._update
+
+    def _try(self, update: Update, x: Tensor, noise: Sequence[Tensor], global_step: int) -> Update | None:
+        try:
+            update(x, noise, not self.phi() or global_step >= self.phi_warmup_steps)
+        except TorchDynamoException as error:
+            self._stop_compiling(error)
+            return None
+        if self.lr_scheduler is not None:
+            self.lr_schedulers().step()  # type: ignore[union-attr]
+        return update
+
+    def _end_block(self, update: Update, start: int) -> None:
+        done = update.end_block()[0]
+        self._running = dict(zip(update.names, update.tally.unbind(), strict=True))
+        count_updates(self.trainer, done)
+        if start + done < self.iteration:
+            self.iteration = start + done
+            raise self._non_finite(update.loss, dict(zip(update.names, update.last.unbind(), strict=True)))
+
+    def _stop_compiling(self, error: Exception) -> None:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        rank_zero_warn(f"the step cannot be compiled and runs as it is: {reason}")
+        self._compiling, self._update = False, None
+
+    def _non_finite(self, loss: Tensor, metrics: Mapping[str, Tensor]) -> NonFiniteError:
+        culprits = [name for name, scalar in metrics.items() if not torch.isfinite(scalar)]
+        return NonFiniteError(
+            f"the loss became {loss.item()} at iteration {self.iteration} (global step {self.trainer.global_step}); not finite: "
+            f"{', '.join(culprits) or 'the penalty on phi'}. The parameters are those of the step before"
         )
+
+    def _log_training(self) -> None:
+        means = {f"train/{name}": total / self._num_running for name, total in self._running.items()}
+        self._train_elbo = means.pop("train/elbo")
+        self.log("train/elbo", self._train_elbo, prog_bar=True, sync_dist=True)
+        self.log_dict(means, sync_dist=True)
+        self._running, self._num_running = {}, 0
+        if self._update is not None:
+            self._update.tally.zero_()
 
     def _mean_of_batches(self) -> Tensor:
         total, count = torch.zeros_like(self.mean), 0

@@ -1,10 +1,12 @@
 """DiscreteVAE: the ELBO against enumeration, the training step, and what a Lightning user expects of a module."""
 
+import csv
 import math
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -245,7 +247,7 @@ def assert_compiled_equals_eager(estimator, num_layers, latent="Bernoulli"):
     noise = model.noise(5)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     compiled = gradients_of(model, x, noise, model.step)
-    assert model._compile  # it did not fall back
+    assert model._compiling  # it did not fall back
     state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     model.load_state_dict(before)
     eager = gradients_of(model, x, noise, lambda x, noise: step_loss(model, x, noise))
@@ -266,6 +268,119 @@ def test_compiled_step_equals_the_eager_one_for_every_estimator(name, latent, nu
     assert_compiled_equals_eager(made(name), num_layers, latent)
 
 
+def history(tmp_path, data, model, name, **kwargs):
+    """All that a run leaves: logged figures by step, and its last checkpoint; validations, logs and epochs fall on odd steps."""
+    logger = CSVLogger(tmp_path, name=name)
+    options = {"max_steps": 26, "log_every_n_steps": 3, "val_check_interval": 5, "check_val_every_n_epoch": None, "logger": logger}
+    run = trainer(tmp_path, **{**options, **kwargs})
+    run.fit(model, datamodule=data)
+    run.save_checkpoint(tmp_path / f"{name}.ckpt")
+    content = torch.load(tmp_path / f"{name}.ckpt", weights_only=True)
+    with open(f"{logger.log_dir}/metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    kept = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "dvae", "global_step", "epoch")
+    return rows, {key: content[key] for key in kept if key in content}
+
+
+SCHEDULE = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 5, "gamma": 0.5}}
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 2}], ids=str)
+def test_any_number_of_steps_in_one_execution_leaves_the_same_run(options, tmp_path, tiny_data):
+    def run(number):
+        pl.seed_everything(0, verbose=False)
+        model = DiscreteVAE(NVIL(), phi_warmup_steps=4, lr_scheduler=SCHEDULE, steps_per_execution=number, **options, **TINY)
+        calls = []
+        model.training_step = lambda *args: (calls.append(1), DiscreteVAE.training_step(model, *args))[1]
+        return *history(tmp_path, tiny_data, model, f"n{number}"), len(calls)
+
+    rows, checkpoint, calls = run(1)
+    for number in (2, 3, 50):
+        again = run(number)
+        assert again[0] == rows
+        assert_equal_trees(again[1], checkpoint, exact=True)
+        assert again[2] < calls
+
+
+def assert_equal_trees(first, second, exact=False):
+    if isinstance(first, torch.Tensor):
+        tolerance = {"rtol": 0, "atol": 0} if exact else {"rtol": 1e-10, "atol": 1e-10}
+        torch.testing.assert_close(first, second, **tolerance)
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys()
+        for key in first:
+            assert_equal_trees(first[key], second[key], exact)
+    elif isinstance(first, (list, tuple)):
+        assert len(first) == len(second)
+        for pair in zip(first, second, strict=True):
+            assert_equal_trees(*pair, exact)
+    elif isinstance(first, float):
+        assert first == pytest.approx(second, rel=1e-10)
+    else:
+        assert first == second
+
+
+WHOLE = [
+    ("NVIL", "Bernoulli", {"gradient_clip_norm": 0.5, "weight_decay": 0.1, "phi_warmup_steps": 4, "lr_scheduler": SCHEDULE}),
+    ("REBAR", "Bernoulli", {"phi_lr": 0.1, "kl": "analytic"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "latent", "options"),
+    WHOLE + [pytest.param(*combination, {}, marks=pytest.mark.slow) for combination in COMBINATIONS],
+)
+def test_whole_step_compiled_leaves_the_run_of_the_eager_one(name, latent, options, tmp_path, tiny_data):
+    """Parameters, moments, schedules, running statistics, logs and counters; batches of two sizes, blocks of several steps."""
+
+    def run(compile, number):
+        torch._dynamo.reset()
+        pl.seed_everything(0, verbose=False)
+        families = {"latent": latent, **FAMILIES[latent]}
+        model = DiscreteVAE(made(name), compile=compile, steps_per_execution=number, lr=0.01, **families, **options, **TINY)
+        data = dvae.data.ArrayData(tiny_data.split("train"), tiny_data.split("valid"), batch_size=12)
+        result = history(tmp_path, data, model.double(), f"{compile}{number}", precision="64-true")
+        assert model._compiling is compile
+        return result
+
+    (rows, checkpoint), (compiled_rows, compiled) = run(False, 1), run(True, 4)
+    for key in checkpoint["dvae"]:
+        assert_equal_trees(compiled["dvae"][key], checkpoint["dvae"][key])
+    for key in ("state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step"):
+        assert_equal_trees(compiled[key], checkpoint[key])
+    for first, second in zip(rows, compiled_rows, strict=True):
+        assert first.keys() == second.keys()
+        for column, value in first.items():
+            assert value == second[column] == "" or float(value) == pytest.approx(float(second[column]), rel=1e-5), column
+
+
+def test_a_whole_step_that_turns_non_finite_stops_at_its_step_with_the_last_good_parameters(tmp_path, tiny_data):
+    class Breaks(DiscreteVAE):
+        def objective(self, terms):
+            return terms.elbo + 0.01 * torch.log(self.prior.logits[0])  # falls from 1 below 0 after some steps
+
+    def run(compile):
+        torch._dynamo.reset()
+        pl.seed_everything(0, verbose=False)
+        model = Breaks(REINFORCE(), lr=0.3, compile=compile, steps_per_execution=8, **TINY)
+        with torch.no_grad():
+            model.prior.logits.fill_(1.0)
+            model.encoders[0].layers[0].bias.fill_(-3.0)
+        fitter = trainer(tmp_path)
+        with pytest.raises(NonFiniteError) as error:
+            fitter.fit(model, tiny_data)
+        assert model._compiling is compile
+        return model, fitter, str(error.value)
+
+    (eager, first, told), (model, fitter, message) = run(False), run(True)
+    assert message == told
+    assert 2 < fitter.global_step == first.global_step
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, eager.state_dict()[name])
+    for state in fitter.optimizers[0].state.values():
+        assert state["step"] == fitter.global_step
+
+
 def test_what_cannot_be_compiled_runs_as_it_is_with_one_warning(tmp_path, tiny_data):
     class Uncompilable(REBAR):
         def control_variate(self, f, q, z, context):
@@ -277,6 +392,43 @@ def test_what_cannot_be_compiled_runs_as_it_is_with_one_warning(tmp_path, tiny_d
     with pytest.warns(UserWarning, match="the step cannot be compiled and runs as it is"):
         trainer(tmp_path, max_steps=3).fit(model, tiny_data)
     assert model.iteration == 3
+
+
+@pytest.mark.parametrize("clock", ["self.iteration", "self.global_step", "self.current_epoch", "self.trainer.max_steps"])
+def test_a_step_that_looks_at_the_clock_is_not_compiled(clock, tmp_path, tiny_data):
+    class Annealed(DiscreteVAE):
+        def objective(self, terms):
+            return terms.reconstruction - eval(clock) * terms.kl
+
+    model = Annealed(compile=True, **TINY)
+    with pytest.warns(UserWarning, match="it looks at the iteration or the trainer"):
+        trainer(tmp_path, max_steps=3).fit(model, tiny_data)
+    assert model.iteration == 3
+
+
+def test_callbacks_that_want_gradients_get_them_from_a_compiled_model(tmp_path, tiny_data):
+    norms = []
+
+    class Watch(pl.Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            norms.append(pl_module.prior.logits.grad.norm())
+
+    torch._dynamo.reset()
+    model = DiscreteVAE(REINFORCE(), compile=True, steps_per_execution=3, **TINY)
+    trainer(tmp_path, max_steps=5, callbacks=[Watch()]).fit(model, tiny_data)
+    assert len(norms) == 5
+
+
+def test_compile_is_automatic_where_it_pays(tmp_path, tiny_data):
+    class Stops(DiscreteVAE):
+        def on_train_batch_start(self, batch, batch_idx):
+            self.trainer.should_stop = True
+            return -1
+
+    for max_steps, expected in ((100, False), (10_000, True), (-1, True)):
+        model = Stops(**TINY)
+        trainer(tmp_path, max_steps=max_steps, max_epochs=-1).fit(model, tiny_data)
+        assert model._compiling is expected
 
 
 # Training with Lightning ----------------------------------------------------------------------------------------------------
@@ -450,6 +602,8 @@ def test_bad_batches_of_a_foreign_loader_stop_training(tmp_path):
         ({"betas": (0.9, 1.5)}, r"betas must be two numbers in \[0, 1\), got \(0.9, 1.5\)"),
         ({"lr": -1.0}, "lr must be at least 0, got -1.0"),
         ({"num_latents": 0}, "num_latents must be at least 1, got 0"),
+        ({"compile": "always"}, "compile must be true, false or 'auto', got 'always'"),
+        ({"steps_per_execution": 0}, "steps_per_execution must be at least 1, got 0"),
         ({"gradient_clip_norm": 0.0}, "gradient_clip_norm must be positive or None, got 0.0"),
         ({"encoder": nn.Linear(16, 5)}, r"encoder must take \[\*, 16\] to \[\*, 4\], but took \(1, 2, 16\) to \(1, 2, 5\)"),
         ({"decoder": MLP(3, 16)}, r"decoder must take \[\*, 4\] to \[\*, 16\]; it raised"),

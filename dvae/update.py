@@ -1,0 +1,298 @@
+r"""A whole training step as one compiled function: losses, gradients, clipping and Adam, of one model or of several at once.
+
+.. math::
+    m \leftarrow \beta_1 m + (1 - \beta_1) g, \qquad v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \qquad
+    \theta \leftarrow \theta - \alpha \frac{m / (1 - \beta_1^t)}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+
+for theta and phi alike (Adam, Kingma & Ba 2015), with g from :func:`dvae.step.step_loss`. Written with ``torch.func``, so that the
+one graph that ``torch.compile`` sees holds everything between a batch and the next parameters, and ``torch.vmap`` makes it the step
+of many models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from dvae.step import step_loss
+
+if TYPE_CHECKING:
+    from dvae.models import DiscreteVAE
+
+__all__ = ["NotCompilable", "Update", "fits"]
+
+Tensors = dict[str, Tensor]
+
+
+class Update:
+    """The training step of one model, or of R models of one architecture; it changes parameters, buffers and moments in place.
+
+    A step whose loss is not finite changes nothing, and neither do those after it: :attr:`failed` says so, without a look at the
+    device in every step. After a block of steps, call :meth:`end_block`.
+
+    Arguments:
+        models: R of them. If R > 1, their parameters, buffers and moments become views of stacked tensors.
+        optimizer: Adam over the parameters of all of them; its learning rates may change between steps.
+        x: a batch of one model, [B, num_pixels], to learn the metrics' names from.
+        compile: whether the step is compiled.
+
+    Attributes:
+        names: what a step measures.
+        tally: [M], or [R, M], sums of what the steps so far measured; the caller may set it, in place.
+        last: [M], or [R, M], what the last step measured.
+        steps: [] or [R], how many were done.
+        failed, loss: [] or [R], whether a loss was not finite, and the last one.
+
+    Raises:
+        NotCompilable: the step depends on more than parameters, batch and noise.
+    """
+
+    def __init__(self, models: Sequence[DiscreteVAE], optimizer: torch.optim.Adam, x: Tensor, *, compile: bool = True) -> None:
+        template, several = models[0], len(models) > 1
+        self.optimizer = optimizer
+        self.names = _metric_names(template, x)
+        group_of = {id(p): index for index, group in enumerate(optimizer.param_groups) for p in group["params"]}
+        trained = [_named(model, lambda p: p.requires_grad and id(p) in group_of) for model in models]
+        fixed = [_named(model, lambda p: not (p.requires_grad and id(p) in group_of)) for model in models]
+        moments = [{name: _moments(optimizer, p) for name, p in own.items()} for own in trained]
+        # Each model's groups of the optimizer, in one order: theta's, and phi's where there is a phi.
+        self._groups = [list(dict.fromkeys(group_of[id(p)] for p in own.values())) for own in trained]
+        position = {index: position for position, index in enumerate(self._groups[0])}
+        group = {name: position[group_of[id(p)]] for name, p in trained[0].items()}
+        theta = {id(p) for p in template.theta()}
+        self._is_theta = [any(id(p) in theta for name, p in trained[0].items() if group[name] == g) for g in range(len(position))]
+        # For each model and group, Adam's counters of its parameters, and their common value.
+        self._counters = [
+            [[state["step"] for name, state in own.items() if group[name] == index] for index in range(len(position))]
+            for own in moments
+        ]
+        self._counts = [[int(counters[0]) for counters in own] for own in self._counters]
+        self._before = [(0, list(own)) for own in self._counts]
+        self._moves: list[bool] = []
+        self._shape: torch.Size | None = None
+
+        self._state = {
+            "parameters": _stacked(trained),
+            "fixed": _stacked(fixed),
+            "buffers": _stacked([dict(model.named_buffers()) for model in models]),
+            "exp_avg": _stacked_moments(moments, "exp_avg"),
+            "exp_avg_sq": _stacked_moments(moments, "exp_avg_sq"),
+        }
+        shape, device = (len(models),) if several else (), template.mean.device
+        self.tally = torch.zeros(*shape, len(self.names), dtype=template.mean.dtype, device=device)
+        self.last = torch.zeros_like(self.tally)
+        self.steps = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.failed = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.loss = torch.zeros(shape, dtype=template.mean.dtype, device=device)
+        self._records = {name: getattr(self, name) for name in ("tally", "last", "steps", "failed", "loss")}
+        self._settings = torch.zeros(*shape, len(position), 3, dtype=template.mean.dtype, device=device)
+        self._flags = [torch.tensor(flag, device=device) for flag in (False, True)]
+
+        one = _one_step(template, self.names, group, self._is_theta, optimizer.param_groups[0])
+        every = torch.vmap(one, in_dims=(0, 0, 0, 0, None)) if several else one
+
+        def step(
+            state: Mapping[str, Tensors], records: Tensors, settings: Tensor, x: Tensor, noise: list[Tensor], move: Tensor
+        ) -> None:
+            new_state, new_records = every({**state, **records}, settings, x, noise, move)
+            for key, tensors in new_state.items():
+                for name, tensor in tensors.items():
+                    state[key][name].copy_(tensor)
+            for key, tensor in new_records.items():
+                records[key].copy_(tensor)
+
+        # An epoch has two batch sizes, and code for each is faster than code for any; a partial graph would be slow silently.
+        self._step = torch.compile(step, dynamic=False, fullgraph=True) if compile else step
+
+    def __call__(self, x: Tensor, noise: Sequence[Tensor], move_theta: bool = True) -> None:
+        """One step.
+
+        Arguments:
+            x: a batch, [B, num_pixels]; of several models, [R, B, num_pixels].
+            noise: for each layer [num_noise, K, B, D]; of several models, R of them stacked.
+            move_theta: whether theta is to change, or phi alone.
+        """
+        self._moves.append(move_theta)
+        # Within a block nothing runs between two steps that could have changed what was compiled, so only the first looks.
+        unguarded = x.shape == self._shape
+        self._shape = x.shape
+        self._set(move_theta)
+        with torch.no_grad(), torch.compiler.set_stance(skip_guard_eval_unsafe=True) if unguarded else nullcontext():
+            self._step(self._state, self._records, self._settings, x, list(noise), self._flags[move_theta])
+
+    def end_block(self) -> list[int]:
+        """Tell the optimizer how many steps were done; the next step will look whether anything has changed meanwhile.
+
+        Returns:
+            of each model, how many steps of this block were done: all, unless one failed.
+        """
+        steps = self.steps.reshape(-1).tolist()
+        done = [after - before for after, (before, _) in zip(steps, self._before, strict=True)]
+        for index, own in enumerate(self._counters):
+            before, counts = self._before[index]
+            moves = self._moves[: steps[index] - before]
+            for group, counters in enumerate(own):
+                self._counts[index][group] = counts[group] + (sum(moves) if self._is_theta[group] else len(moves))
+                for counter in counters:
+                    counter.fill_(self._counts[index][group])
+            self._before[index] = (steps[index], list(self._counts[index]))
+        self._moves, self._shape = [], None
+        return done
+
+    def _set(self, move_theta: bool) -> None:
+        """Of each group the rate, the factor on the root of the second moment, and the weight decay.
+
+        They are numbers of the host's: inside a compiled loop over a tensor they would be computed again for every element.
+        """
+        rows = []
+        for own, counts in zip(self._groups, self._counts, strict=True):
+            for group, index in enumerate(own):
+                counts[group] += move_theta or not self._is_theta[group]
+                count, settings = max(1, counts[group]), self.optimizer.param_groups[index]
+                beta1, beta2 = settings["betas"]
+                rows.append((float(settings["lr"]) / (1 - beta1**count), (1 - beta2**count) ** -0.5, settings["weight_decay"]))
+        self._settings.copy_(torch.tensor(rows, dtype=torch.float64).reshape(self._settings.shape))
+
+
+class NotCompilable(RuntimeError):
+    """A step cannot be compiled; the message says why."""
+
+
+def fits(trainer: pl.Trainer, optimizer: torch.optim.Optimizer) -> bool:
+    """Whether an update of this run is no more than an :class:`Update`.
+
+    Not so with another optimizer than Adam, several processes, scaled gradients, or anything that wants to see the gradients.
+    """
+    hooks = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step", "optimizer_step")
+    module: Any = trainer.lightning_module
+    watched = any(is_overridden(hook, callback) for callback in trainer.callbacks for hook in hooks[:-1])  # type: ignore[attr-defined]
+    watched = watched or any(is_overridden(hook, module) for hook in hooks)
+    watched = watched or bool(optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks)
+    options = ("amsgrad", "maximize", "decoupled_weight_decay")
+    plain = type(optimizer) is torch.optim.Adam and not any(group.get(name) for group in optimizer.param_groups for name in options)
+    scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+    if plain:
+        # Learning-rate schedulers warn where they are stepped without the optimizer's own step.
+        optimizer._opt_called = True  # type: ignore[attr-defined]
+    return plain and not watched and not scaled and trainer.world_size == 1
+
+
+class _Loss(nn.Module):
+    """A module around the model, because ``functional_call`` calls ``forward``."""
+
+    def __init__(self, model: DiscreteVAE, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = list(names)
+
+    def forward(self, x: Tensor, noise: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor, Tensors]]:
+        output = step_loss(self.model, x, noise)
+        metrics = torch.stack([output.metrics[name].to(self.model.mean.dtype) for name in self.names])
+        return output.loss, (output.loss.detach(), metrics, dict(self.model.named_buffers()))
+
+
+def _one_step(model: DiscreteVAE, names: Sequence[str], group: dict[str, int], is_theta: Sequence[bool], adam: Any) -> Callable:
+    """A pure function from state, settings, batch and noise to the next state and records."""
+    loss_of, clip, eps = _Loss(model, names), model.gradient_clip_norm, adam["eps"]
+    beta1, beta2 = adam["betas"]
+
+    def step(state: dict[str, Any], settings: Tensor, x: Tensor, noise: list[Tensor], move_theta: Tensor) -> Any:
+        fixed = {f"model.{name}": tensor for name, tensor in {**state["buffers"], **state["fixed"]}.items()}
+
+        def loss(parameters: Tensors) -> Any:
+            own = {f"model.{name}": tensor for name, tensor in parameters.items()}
+            return functional_call(loss_of, {**own, **fixed}, (x, noise))
+
+        gradients, (value, metrics, buffers) = torch.func.grad(loss, has_aux=True)(state["parameters"])
+        keep = state["failed"] | ~torch.isfinite(value)
+        stay = [keep | ~move_theta if theta else keep for theta in is_theta]
+        bound = None if clip is None else _bounds(gradients, group, clip)
+        new: dict[str, Tensors] = {"parameters": {}, "exp_avg": {}, "exp_avg_sq": {}}
+        for name, gradient in gradients.items():
+            rate, factor, weight_decay = settings[group[name]].unbind()
+            parameter = state["parameters"][name]
+            gradient = (gradient if bound is None else gradient * bound[group[name]]) + weight_decay * parameter
+            exp_avg = beta1 * state["exp_avg"][name] + (1 - beta1) * gradient
+            exp_avg_sq = beta2 * state["exp_avg_sq"][name] + (1 - beta2) * gradient * gradient
+            moved = parameter - rate * exp_avg / (exp_avg_sq.sqrt() * factor + eps)
+            for key, tensor in (("parameters", moved), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
+                new[key][name] = torch.where(stay[group[name]], state[key][name], tensor)
+        new["buffers"] = {name: torch.where(keep, old, buffers[name]) for name, old in state["buffers"].items()}
+        records = {
+            "tally": torch.where(keep, state["tally"], state["tally"] + metrics),
+            "last": torch.where(state["failed"], state["last"], metrics),
+            "steps": state["steps"] + ~keep,
+            "failed": keep,
+            "loss": torch.where(state["failed"], state["loss"], value.to(state["loss"].dtype)),
+        }
+        return new, records
+
+    return step
+
+
+def _bounds(gradients: Tensors, group: dict[str, int], clip: float) -> dict[int, Tensor]:
+    """For each group the factor that bounds its gradient's norm, that of ``torch.nn.utils.clip_grad_norm_``."""
+    squares: dict[int, list[Tensor]] = {}
+    for name, gradient in gradients.items():
+        squares.setdefault(group[name], []).append(gradient.square().sum())
+    return {index: (clip / (torch.stack(own).sum().sqrt() + 1e-6)).clamp(max=1.0) for index, own in squares.items()}
+
+
+class _Names(nn.Module):
+    def __init__(self, model: DiscreteVAE) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor, noise: Sequence[Tensor]) -> list[str]:
+        return list(step_loss(self.model, x, noise).metrics)
+
+
+def _metric_names(model: DiscreteVAE, x: Tensor) -> list[str]:
+    """What a step measures, found out by doing one that leaves no trace."""
+    noise = model.noise(1, generator=torch.Generator(x.device))
+    buffers = {f"model.{name}": buffer.clone() for name, buffer in model.named_buffers()}
+    model.clock_was_read = False
+    with torch.no_grad():
+        names = functional_call(_Names(model), buffers, (x[:1], noise))
+    if model.clock_was_read:
+        raise NotCompilable(
+            "it looks at the iteration or the trainer, for whose every change it would be compiled anew; a setting that changes "
+            "can be a buffer, which a callback sets"
+        )
+    return names
+
+
+def _named(model: DiscreteVAE, wanted: Callable[[Tensor], bool]) -> Tensors:
+    return {name: p for name, p in model.named_parameters() if wanted(p)}
+
+
+def _moments(optimizer: torch.optim.Adam, parameter: Tensor) -> dict[str, Tensor]:
+    """Adam's state of a parameter, as Adam itself would start it."""
+    state = optimizer.state[parameter]
+    if not state:
+        state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+        for key in ("exp_avg", "exp_avg_sq"):
+            state[key] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+    return state
+
+
+def _stacked(parts: Sequence[Tensors]) -> Tensors:
+    """A single model's tensors as they are; those of several stacked, and each model's own made a view of its part."""
+    if len(parts) == 1:
+        return {name: tensor.detach() for name, tensor in parts[0].items()}
+    stacked = {name: torch.stack([part[name].detach() for part in parts]) for name in parts[0]}
+    for index, part in enumerate(parts):
+        for name, tensor in part.items():
+            tensor.data = stacked[name][index]
+    return stacked
+
+
+def _stacked_moments(moments: Sequence[dict[str, Tensors]], key: str) -> Tensors:
+    return _stacked([{name: state[key] for name, state in own.items()} for own in moments])
