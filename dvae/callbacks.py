@@ -68,7 +68,7 @@ class LastCheckpoint(Checkpoint):
     """Saves ``last.ckpt``, at intervals and where Ctrl-C or SIGTERM stops the run; from it a run goes on as if never stopped.
 
     All that was logged before is on the disk when it is saved. Where a validation is due, it is saved after that, and where an
-    epoch ends, after the first update of the next. A second signal ends the process at once.
+    epoch ends, after the first step of the next. A second signal ends the process at once.
 
     Arguments:
         every_n_train_steps: updates from one to the next.

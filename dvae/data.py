@@ -72,7 +72,7 @@ class TensorLoader:
         shuffle: a new order in every epoch; the tensor's order otherwise.
         drop_last: leave out a last batch that is not full.
         dynamic: yield binary draws with the data as probabilities, fresh in every epoch.
-        seed: of order and draws, not negative.
+        seed: of order and draws, not negative. Several seeds give as many batches at once, each in its own order.
         rank: which share of the data is cut, 0 <= rank < world_size.
         world_size: number of shares.
 
@@ -80,7 +80,7 @@ class TensorLoader:
         epoch_batches: after how many batches an epoch is over; all of them, unless set to fewer.
 
     Yields:
-        float32 [B, D].
+        float32 [B, D]; [R, B, D] for R seeds.
 
     Raises:
         InputError: an argument is out of its range, or there is not one batch.
@@ -97,7 +97,7 @@ class TensorLoader:
         shuffle: bool = False,
         drop_last: bool = False,
         dynamic: bool = False,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
@@ -105,7 +105,8 @@ class TensorLoader:
             raise InputError(f"data must be [N, D] with N >= 1, got {list(data.shape)}")
         _check_count("batch_size", batch_size)
         _check_count("world_size", world_size)
-        _check_seed("seed", seed)
+        for one in seed if isinstance(seed, Sequence) else [seed]:
+            _check_seed("seed", one)
         if not 0 <= rank < world_size:
             raise InputError(f"rank must lie in [0, world_size), got rank {rank} of {world_size}")
         self.data = data
@@ -138,22 +139,32 @@ class TensorLoader:
         if self._batch >= self.epoch_batches or (self._batch > 0 and not self._loaded):
             self._epoch, self._batch = self._epoch + 1, 0
         epoch, start = self._epoch, self._batch
-        batches = self._order(epoch).split(self.batch_size)[: min(self.epoch_batches, len(self))]
+        orders = torch.stack([self._order(seed, epoch) for seed in self._seeds])
+        batches = orders.split(self.batch_size, dim=1)[: min(self.epoch_batches, len(self))]
         noise = torch.Generator(self.data.device)
         for index in range(start, len(batches)):
             # Lightning does not fetch ahead of a loader with a length: what it saves during a step must count the step's batch.
             self._batch = index + 1
             batch = self.data[batches[index]].float()
             if self.dynamic:
-                noise.manual_seed(_mix(self.seed, _NOISE, epoch, index, self.rank))
-                batch = _draw(batch, noise)
-            yield batch
+                seeds = [_mix(seed, _NOISE, epoch, index, self.rank) for seed in self._seeds]
+                batch = torch.stack([_draw(own, noise.manual_seed(seed)) for own, seed in zip(batch, seeds, strict=True)])
+            yield batch if self.several else batch[0]
 
-    def _order(self, epoch: int) -> Tensor:
+    @property
+    def several(self) -> bool:
+        """Whether there are several seeds, and so several batches at once."""
+        return isinstance(self.seed, Sequence)
+
+    @property
+    def _seeds(self) -> Sequence[int]:
+        return self.seed if isinstance(self.seed, Sequence) else [self.seed]
+
+    def _order(self, seed: int, epoch: int) -> Tensor:
         examples, total = len(self.data), self._share * self.world_size
         if self.shuffle:
             # On the CPU, so that every device sees the same order.
-            generator = torch.Generator().manual_seed(_mix(self.seed, _ORDER, epoch))
+            generator = torch.Generator().manual_seed(_mix(seed, _ORDER, epoch))
             order = torch.randperm(examples, generator=generator)
         else:
             order = torch.arange(examples)
@@ -319,13 +330,19 @@ class DataModule(Configurable, pl.LightningDataModule):
         return self._data.train.shape[1]
 
     def train_dataloader(self) -> TensorLoader:
-        """Shuffled batches of ``batch_size``; in order for a trainer that overfits, which wants the same ones in every epoch."""
+        """Shuffled batches of ``batch_size``; in order for a trainer that overfits, which wants the same ones in every epoch.
+
+        For a module of several models, :class:`dvae.replicas.Replicas`, each model has its own: those of ``seed`` + its offset.
+        """
         trainer: Any = self.trainer
         overfit = trainer is not None and trainer.overfit_batches > 0
         loader = self._loader(
             self._data.train, self.batch_size, shuffle=not overfit, drop_last=self.drop_last, dynamic=self.dynamic
         )
         if trainer is not None:
+            offsets = getattr(trainer.lightning_module, "seed_offsets", None)
+            if offsets is not None:
+                loader.seed = [self.seed + offset for offset in offsets]
             limit = trainer.limit_train_batches
             loader.epoch_batches = min(limit, len(loader)) if isinstance(limit, int) else int(limit * len(loader))
         return loader

@@ -7,22 +7,38 @@ would be with one batch at a time.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytorch_lightning as pl
 
-__all__ = ["block_size", "count_batches", "count_updates", "logs_now", "next_batch"]
+__all__ = ["block", "count_updates", "logs_now"]
 
 
-def block_size(trainer: pl.Trainer, limit: int, accumulate_grad_batches: int = 1, accumulated: int = 0) -> int:
-    """How many batches to take now, the one at hand included: ``limit``, or fewer where something is due after one of them.
+def block(
+    trainer: pl.Trainer, module: pl.LightningModule, batch: Any, limit: int, accumulate_grad_batches: int = 1, accumulated: int = 0
+) -> Iterator[Any]:
+    """The batch at hand, and those after it that the same ``training_step`` takes: ``limit`` in all, or fewer where something is due.
+
+    ``trainer.is_last_batch`` speaks of the batch that was handed out. When all are taken, Lightning is told of them.
 
     Arguments:
-        trainer: in ``training_step``.
+        trainer, module, batch: in ``training_step``.
         limit: the most; blocks end at its multiples within an epoch.
         accumulate_grad_batches: batches of one update.
         accumulated: batches whose gradients wait for their update.
     """
+    size, taken = _block_size(trainer, limit, accumulate_grad_batches, accumulated), 1
+    yield batch
+    while taken < size and not trainer.is_last_batch:
+        yield _next_batch(trainer, module)
+        taken += 1
+    loop = trainer.fit_loop.epoch_loop
+    loop.batch_progress.increment_by(taken - 1, loop.batch_progress.is_last_batch)
+    loop._batches_that_stepped += taken - 1
+
+
+def _block_size(trainer: pl.Trainer, limit: int, accumulate_grad_batches: int, accumulated: int) -> int:
     if limit == 1:
         return 1
     loop = trainer.fit_loop.epoch_loop
@@ -48,23 +64,6 @@ def block_size(trainer: pl.Trainer, limit: int, accumulate_grad_batches: int = 1
     return max(1, int(min(ends)))
 
 
-def next_batch(trainer: pl.Trainer, module: pl.LightningModule) -> Any:
-    """The batch after the one at hand, on its device; ``trainer.is_last_batch`` then speaks of it."""
-    fetcher = trainer.fit_loop._data_fetcher
-    assert fetcher is not None
-    batch, _, _ = next(fetcher)
-    trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = fetcher.done
-    batch = module._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch), dataloader_idx=0)
-    return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-
-
-def count_batches(trainer: pl.Trainer, number: int) -> None:
-    """Tell Lightning of batches that were taken beside the one it knows of."""
-    loop = trainer.fit_loop.epoch_loop
-    loop.batch_progress.increment_by(number, loop.batch_progress.is_last_batch)
-    loop._batches_that_stepped += number
-
-
 def count_updates(trainer: pl.Trainer, number: int) -> None:
     """Tell Lightning of updates that were done without its optimizer: they count in ``global_step``."""
     trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.increment_by(number)
@@ -73,3 +72,12 @@ def count_updates(trainer: pl.Trainer, number: int) -> None:
 def logs_now(trainer: pl.Trainer) -> bool:
     """Whether Lightning writes what is logged now."""
     return trainer._logger_connector.should_update_logs
+
+
+def _next_batch(trainer: pl.Trainer, module: pl.LightningModule) -> Any:
+    fetcher = trainer.fit_loop._data_fetcher
+    assert fetcher is not None
+    batch, _, _ = next(fetcher)
+    trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = fetcher.done
+    batch = module._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch), dataloader_idx=0)
+    return trainer.strategy.batch_to_device(batch, dataloader_idx=0)

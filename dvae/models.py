@@ -18,7 +18,7 @@ from torch._dynamo.exc import TorchDynamoException
 from dvae.config import Configurable, import_class, instantiate
 from dvae.errors import InputError, NonFiniteError
 from dvae.estimators import RELAX, GradientEstimator
-from dvae.execution import block_size, count_batches, count_updates, logs_now, next_batch
+from dvae.execution import block, count_updates, logs_now
 from dvae.latents import Latent
 from dvae.metrics import MeanWithError
 from dvae.networks import FactorialPrior, Linear
@@ -368,44 +368,58 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         self._update = None  # what it holds would go into every copy of the model
 
     def on_train_start(self) -> None:
+        self.start_training(self.trainer)
+
+    def start_training(self, trainer: pl.Trainer) -> None:
+        """Decide whether to compile, and set the data's mean where it is not set."""
         self._compiling = self.compile_step is True or (
-            self.compile_step == "auto" and self.trainer.estimated_stepping_batches >= _WORTH_COMPILING
+            self.compile_step == "auto" and trainer.estimated_stepping_batches >= _WORTH_COMPILING
         )
         self._update = None
         if self.mean_is_set:
             return
-        mean = getattr(self.trainer.datamodule, "mean", None)  # type: ignore[attr-defined]
+        mean = getattr(trainer.datamodule, "mean", None)  # type: ignore[attr-defined]
         if mean is None:
-            mean = self._mean_of_batches()
+            mean = self._mean_of_batches(trainer)
         self.set_mean(mean.to(self.mean))
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        x, accumulate = self._batch(batch), self.accumulate_grad_batches
-        size = block_size(self.trainer, self.steps_per_execution, accumulate, self.iteration % accumulate)
-        start, update = self.iteration, self._whole_update(x)
-        while True:
-            noise = self.noise(x.shape[0], generator=self._seeded(_TRAIN, self.global_rank, self.iteration))
+        start, accumulate = self.iteration, self.accumulate_grad_batches
+        update: Update | None = None
+        for one in block(self.trainer, self, batch, self.steps_per_execution, accumulate, start % accumulate):
+            x = self._batch(one)
+            if self.iteration == start:
+                update = self._whole_update(x)
+            noise = self.training_noise(x.shape[0], self.global_rank, self.iteration)
             if update is not None:
                 update = self._try(update, x, noise, self.trainer.global_step + self.iteration - start)
             if update is None:
                 self._iterate(x, noise)
             self.iteration += 1
-            if self.iteration - start == size or self.trainer.is_last_batch:
-                break
-            x = self._batch(next_batch(self.trainer, self))
-        count_batches(self.trainer, self.iteration - start - 1)
         self._num_running += self.iteration - start
         if update is not None:
             self._end_block(update, start)
         if logs_now(self.trainer):
             self._log_training()
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
+    @property
+    def compiles(self) -> bool:
+        """Whether the step of this run is compiled."""
+        return self._compiling
+
+    def training_noise(self, batch_size: int, rank: int, iteration: int) -> list[Tensor]:
+        """The noise of one iteration of this model's run."""
+        return self.noise(batch_size, generator=self._seeded(_TRAIN, rank, iteration))
+
+    def measure(self, batch: Any, rank: int, batch_idx: int) -> None:
+        """Add a validation batch to :attr:`val_elbo` and :attr:`val_bound`."""
         x = self._batch(batch)
-        generator = self._seeded(_VALIDATE, self.global_rank, batch_idx)
-        weights = self.log_weights(x, self.val_num_samples, generator)
+        weights = self.log_weights(x, self.val_num_samples, self._seeded(_VALIDATE, rank, batch_idx))
         self.val_elbo.update(weights.mean(0))
         self.val_bound.update(importance_weighted_bound(weights))
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.measure(batch, self.global_rank, batch_idx)
         self.log("val/elbo", self.val_elbo, prog_bar=True)
         self.log("val/importance_weighted_bound", self.val_bound, prog_bar=True)
 
@@ -428,6 +442,11 @@ class DiscreteVAE(Configurable, pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint.get("dvae", {})
+        if "replicas" in saved:
+            raise InputError(
+                f"the checkpoint holds {len(saved['replicas'])} replicas, expected one model: take one out with dvae extract, or "
+                "give the --replicas and --sweep of its run"
+            )
         self.seed = saved.get("seed", self.seed)
         self.iteration = saved.get("iteration", 0)
         self._running, self._num_running = dict(saved.get("running", {})), saved.get("num_running", 0)
@@ -534,12 +553,12 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         if self._update is not None:
             self._update.tally.zero_()
 
-    def _mean_of_batches(self) -> Tensor:
+    def _mean_of_batches(self, trainer: pl.Trainer) -> Tensor:
         total, count = torch.zeros_like(self.mean), 0
-        for batch in self.trainer.train_dataloader or ():
-            x = self._flat(_first(batch).to(self.device))
+        for batch in trainer.train_dataloader or ():
+            x = self._flat(_first(batch).to(self.mean.device))
             total, count = total + x.sum(0), count + x.shape[0]
-        return self.trainer.strategy.reduce(total / max(count, 1), reduce_op="mean")
+        return trainer.strategy.reduce(total / max(count, 1), reduce_op="mean")
 
     def _distribution(self, flat: Tensor) -> Any:
         return self.latent.from_flat(flat, self.num_latents)
@@ -551,7 +570,7 @@ class DiscreteVAE(Configurable, pl.LightningModule):
     def _batch(self, batch: Any) -> Tensor:
         x = _first(batch)
         # The project's own data modules have checked the whole data set when they loaded it.
-        checked = isinstance(getattr(self.trainer, "datamodule", None), Configurable)
+        checked = self._trainer is not None and isinstance(getattr(self._trainer, "datamodule", None), Configurable)
         return self._flat(x) if checked else self.check_input(x)
 
     def _flat(self, x: Tensor) -> Tensor:

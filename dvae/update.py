@@ -96,7 +96,7 @@ class Update:
         self._flags = [torch.tensor(flag, device=device) for flag in (False, True)]
 
         one = _one_step(template, self.names, group, self._is_theta, optimizer.param_groups[0])
-        every = torch.vmap(one, in_dims=(0, 0, 0, 0, None)) if several else one
+        every = torch.vmap(one, in_dims=(0, 0, 0, 0, None), randomness="different") if several else one
 
         def step(
             state: Mapping[str, Tensors], records: Tensors, settings: Tensor, x: Tensor, noise: list[Tensor], move: Tensor
@@ -259,8 +259,13 @@ def _metric_names(model: DiscreteVAE, x: Tensor) -> list[str]:
     noise = model.noise(1, generator=torch.Generator(x.device))
     buffers = {f"model.{name}": buffer.clone() for name, buffer in model.named_buffers()}
     model.clock_was_read = False
-    with torch.no_grad():
-        names = functional_call(_Names(model), buffers, (x[:1], noise))
+    names: list[str] = []
+    try:
+        with torch.no_grad():
+            names = functional_call(_Names(model), buffers, (x[:1], noise))
+    except RuntimeError:  # a replica has no trainer
+        if not model.clock_was_read:
+            raise
     if model.clock_was_read:
         raise NotCompilable(
             "it looks at the iteration or the trainer, for whose every change it would be compiled anew; a setting that changes "

@@ -172,6 +172,7 @@ def fit_arguments(images, tmp_path, *more):
         "--data.eval_batch_size=5",
         "--model.num_pixels=16",
         "--model.num_latents=4",
+        "--model.steps_per_execution=1",
         "--trainer.accelerator=cpu",
         "--trainer.enable_progress_bar=false",
         f"--runs={tmp_path / 'runs'}",
@@ -362,7 +363,9 @@ def resume_flags(folder):
     ("kills", "model"),
     [
         (2, []),
+        (2, ["--model.steps_per_execution=4", "--model.compile=true"]),
         pytest.param(12, [], marks=pytest.mark.slow),
+        pytest.param(12, ["--model.steps_per_execution=4", "--model.compile=true"], marks=pytest.mark.slow),
         pytest.param(12, ["--model.accumulate_grad_batches=2", "--model.num_layers=2"], marks=pytest.mark.slow),
     ],
 )

@@ -71,7 +71,8 @@ class LAX(GradientEstimator):
             raise InputError(f"hidden and depth must be at least 1, got {hidden} and {depth}")
         if weight_decay < 0:
             raise InputError(f"weight_decay must not be negative, got {weight_decay}")
-        self.hidden, self.depth, self.weight_decay = hidden, depth, weight_decay
+        self.hidden, self.depth = hidden, depth
+        self.weight_decay = weight_decay
         self.network: Any = None if network is None else instantiate(network, Module, "network")
 
     def build(self, num_latents: int, num_context: int) -> None:
