@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,6 +20,7 @@ from dvae.errors import InputError, Interrupted
 from dvae.files import written_whole
 from dvae.metrics import log_gradient_variance
 from dvae.models import DiscreteVAE
+from dvae.replicas import models_of
 from dvae.report import reconstruction_grid, sample_grid, save_picture
 
 __all__ = ["BestCheckpoint", "LastCheckpoint", "Pictures", "ProgressBar", "VarianceMonitor"]
@@ -174,6 +176,8 @@ class LastCheckpoint(Checkpoint):
 class Pictures(pl.Callback):
     """After every validation, shows samples and reconstructions: to TensorBoard, and as PNG files in the run's folder.
 
+    Of replicas, the first.
+
     Arguments:
         num_images: images in each picture.
     """
@@ -186,14 +190,15 @@ class Pictures(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Lightning broadcasts the folder to all processes: one that does not ask leaves the others waiting.
         folder = trainer.log_dir
-        if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(pl_module, DiscreteVAE):
+        models = models_of(pl_module)
+        if trainer.sanity_checking or not trainer.is_global_zero or not models:
             return
         shape = getattr(trainer.datamodule, "image_shape", None)  # type: ignore[attr-defined]
         generator = torch.Generator(pl_module.device).manual_seed(0)
-        pictures = {"samples": sample_grid(pl_module, self.num_images, shape, generator)}
-        x = _validation_examples(trainer, pl_module, self.num_images // 2)
+        pictures = {"samples": sample_grid(models[0], self.num_images, shape, generator)}
+        x = _validation_examples(trainer, models[0], self.num_images // 2)
         if x is not None:
-            pictures["reconstructions"] = reconstruction_grid(pl_module, x, shape, generator)
+            pictures["reconstructions"] = reconstruction_grid(models[0], x, shape, generator)
         for name, picture in pictures.items():
             for logger in trainer.loggers:
                 if isinstance(logger, pl.loggers.TensorBoardLogger):
@@ -203,7 +208,7 @@ class Pictures(pl.Callback):
 
 
 class VarianceMonitor(pl.Callback):
-    """After every validation, logs the log-variance of the gradient on a fixed batch of validation examples.
+    """After every validation, logs the log-variance of the gradient on a fixed batch of validation examples; of replicas, the mean.
 
     Arguments:
         num_draws: draws of the noise.
@@ -217,14 +222,15 @@ class VarianceMonitor(pl.Callback):
         self.batch_size = batch_size
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.sanity_checking or not isinstance(pl_module, DiscreteVAE):
+        models = models_of(pl_module)
+        if trainer.sanity_checking or not models:
             return
-        x = _validation_examples(trainer, pl_module, self.batch_size)
+        x = _validation_examples(trainer, models[0], self.batch_size)
         if x is None:
             return
-        variance = log_gradient_variance(pl_module, x, self.num_draws)
-        pl_module.log("val/log_variance_logits", variance.logits, sync_dist=True)
-        pl_module.log("val/log_variance_encoder", variance.encoder, sync_dist=True)
+        variances = [log_gradient_variance(model, x, self.num_draws) for model in models]
+        pl_module.log("val/log_variance_logits", fmean(own.logits for own in variances), sync_dist=True)
+        pl_module.log("val/log_variance_encoder", fmean(own.encoder for own in variances), sync_dist=True)
 
 
 def _validation_examples(trainer: pl.Trainer, model: DiscreteVAE, count: int) -> Tensor | None:

@@ -16,7 +16,15 @@ from dvae.errors import InputError
 from dvae.files import written_whole
 from dvae.models import DiscreteVAE
 
-__all__ = ["DurableCheckpointIO", "find_checkpoint", "load_model", "previous_checkpoint", "read_checkpoint"]
+__all__ = [
+    "DurableCheckpointIO",
+    "extract",
+    "find_checkpoint",
+    "load_model",
+    "num_replicas",
+    "previous_checkpoint",
+    "read_checkpoint",
+]
 
 _TRUSTED = ("dvae.", "torch.nn.", "torch.optim.lr_scheduler.")
 
@@ -109,19 +117,103 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
-def load_model(path: str | Path, *, trust: bool = False, **overrides: Any) -> tuple[DiscreteVAE, dict[str, Any]]:
+def num_replicas(checkpoint: dict[str, Any]) -> int | None:
+    """R of a checkpoint of several models; None for one of a single model."""
+    entries = checkpoint["dvae"].get("replicas")
+    return len(entries) if isinstance(entries, list) else None
+
+
+def extract(checkpoint: dict[str, Any], replica: int) -> dict[str, Any]:
+    """The ordinary checkpoint of one model out of one of several: as a run of its own would have left it, but for callbacks.
+
+    Arguments:
+        checkpoint: what :func:`read_checkpoint` gave.
+        replica: which, from 0.
+
+    Raises:
+        InputError: the checkpoint holds a single model, no such replica, or is damaged.
+    """
+    count = num_replicas(checkpoint)
+    if count is None:
+        raise InputError(f"replica {replica} was asked for, but the checkpoint holds a single model")
+    if not 0 <= replica < count:
+        raise InputError(f"replica must be from 0 to {count - 1}, got {replica}")
+    try:
+        return _extracted(checkpoint, replica, count)
+    except Exception as error:  # whatever a damaged value leads to
+        raise InputError(f"the checkpoint is damaged: replica {replica} cannot be taken out ({type(error).__name__})") from error
+
+
+def _extracted(checkpoint: dict[str, Any], replica: int, count: int) -> dict[str, Any]:
+    entry, data = dict(checkpoint["dvae"]["replicas"][replica]), checkpoint["dvae"]["data"]
+    if isinstance(data, dict):
+        arguments = dict(data["init_args"])
+        data = {**data, "init_args": {**arguments, "seed": arguments.get("seed", 0) + entry["seed_offset"]}}
+    prefix = f"models.{replica}."
+    single = {key: value for key, value in checkpoint.items() if key != "callbacks"}
+    # Copies: a tensor is a part of one that holds it for all models.
+    single["state_dict"] = {
+        name[len(prefix) :]: tensor.clone() for name, tensor in checkpoint["state_dict"].items() if name.startswith(prefix)
+    }
+    single["hyper_parameters"] = entry.pop("hyper_parameters")
+    single["callbacks"] = {}
+    single["dvae"] = {
+        **{name: entry[name] for name in ("class_path", "seed", "iteration", "train_elbo")},
+        "data": data,
+        "running": {name: totals[replica].clone() for name, totals in checkpoint["dvae"]["running"].items()},
+        "num_running": checkpoint["dvae"]["num_running"],
+    }
+    groups = [len(state["param_groups"]) for state in checkpoint.get("optimizer_states", [])]
+    single["optimizer_states"] = [_own_state(state, replica, count) for state in checkpoint.get("optimizer_states", [])]
+    single["lr_schedulers"] = [
+        {
+            name: _share(value, replica, count) if isinstance(value, list) and len(value) in groups else value
+            for name, value in state.items()
+        }
+        for state in checkpoint.get("lr_schedulers", [])
+    ]
+    return single
+
+
+def _own_state(state: dict[str, Any], replica: int, count: int) -> dict[str, Any]:
+    """One model's part of the state of an optimizer over all of them."""
+    groups = _share(state["param_groups"], replica, count)
+    order = [index for group in groups for index in group["params"]]
+    renamed = {old: new for new, old in enumerate(order)}
+    own = {
+        renamed[index]: {key: value.clone() for key, value in state["state"][index].items()}
+        for index in order
+        if index in state["state"]
+    }
+    return {"state": own, "param_groups": [{**group, "params": [renamed[i] for i in group["params"]]} for group in groups]}
+
+
+def _share(values: list[Any], replica: int, count: int) -> list[Any]:
+    size = len(values) // count
+    return values[replica * size : (replica + 1) * size]
+
+
+def load_model(
+    path: str | Path, *, trust: bool = False, replica: int | None = None, **overrides: Any
+) -> tuple[DiscreteVAE, dict[str, Any]]:
     """Rebuild the model of a checkpoint, in evaluation mode, and return it with the checkpoint's contents.
 
     Arguments:
         path: a checkpoint, or a folder that holds some (see :func:`find_checkpoint`).
         trust: import classes from outside ``dvae`` that the checkpoint names; importing runs their code.
+        replica: which model of a checkpoint of several, from 0.
         overrides: constructor arguments that replace the checkpoint's, such as an encoder that has no config.
 
     Raises:
-        InputError: the file cannot be read, names a class that is not trusted, or does not fit the model it names.
+        InputError: the file cannot be read, names a class that is not trusted, does not fit the model it names, or holds several
+            models and ``replica`` says none of them.
     """
     path = find_checkpoint(path)
     checkpoint = read_checkpoint(path)
+    if replica is not None:
+        checkpoint = extract(checkpoint, replica)
+    elif (count := num_replicas(checkpoint)) is not None:
+        raise InputError(f"checkpoint {path} holds {count} replicas: say which one, from 0 to {count - 1} (replica=r, --replica r)")
     arguments = dict(checkpoint["hyper_parameters"]) | overrides
     model_path = checkpoint["dvae"].get("class_path")
     if not isinstance(model_path, str) or not all(isinstance(name, str) for name in arguments):

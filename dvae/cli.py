@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -31,15 +31,16 @@ from rich.progress import Progress
 from dvae import data as _data  # noqa: F401  # makes the data modules' short names known to the parser
 from dvae.benchmark import ESTIMATORS, benchmark
 from dvae.certify import Certificate, certify, num_reports
-from dvae.checkpoints import DurableCheckpointIO, find_checkpoint, previous_checkpoint, read_checkpoint
+from dvae.checkpoints import DurableCheckpointIO, extract, find_checkpoint, previous_checkpoint, read_checkpoint
 from dvae.config import check_yaml, class_paths, import_class
 from dvae.data import bundled_folder
 from dvae.errors import InputError, Interrupted, NonFiniteError
 from dvae.estimators import CATALOGUE, GradientEstimator, facts
-from dvae.evaluate import Evaluation, Mean, encode, evaluate, open_model
+from dvae.evaluate import Evaluation, Mean, encode, evaluate, open_model, pooled
 from dvae.files import written_whole
 from dvae.latents import Bernoulli
 from dvae.models import DiscreteVAE
+from dvae.replicas import replicate
 from dvae.report import print_table, reconstruction_grid, sample_grid, save_picture
 from dvae.toy import plot_curves, plot_surrogates, toy, toy_estimator, write_csv
 from dvae.variance import applicable_estimators, compare_variance, plot_variance
@@ -128,6 +129,19 @@ class _CLI(LightningCLI):
             help="CPU threads of PyTorch, 0 for its own choice; at batch 24 more gain little and lose much beside other work",
         )
         parser.add_argument("--name", type=str, default="run", help="name of the run; each gets a new RUNS/NAME/version_K")
+        parser.add_argument(
+            "--replicas",
+            type=int,
+            default=1,
+            help="models trained in this one run, from seed_everything, seed_everything + 1, ... and data.seed, data.seed + 1, ...",
+        )
+        parser.add_argument(
+            "--sweep",
+            type=dict[str, list] | None,
+            default=None,
+            help="values of the model's arguments, each combination with all replicas: '{lr: [0.001, 0.0003], estimator.temperature: "
+            "[0.5, 1]}'; learning rates, weight decay and what an estimator holds as a tensor",
+        )
 
     def _parse_ckpt_path(self) -> None:
         # Lightning's own lets the checkpoint's arguments silently override the flags; here it only becomes a path that is checked.
@@ -149,6 +163,9 @@ class _CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
+            config = self.config[self.subcommand]
+            if config.replicas != 1 or config.sweep is not None:
+                self.model = replicate(self.model, config.replicas, config.sweep)
         except Exception as error:
             # A class of the user's may have a bug, whose traceback is wanted; the library's own are handed what they do not take.
             config = self.config[self.subcommand].as_dict()
@@ -283,6 +300,7 @@ def _names_model_class(arguments: Sequence[str]) -> bool:
 
 
 def _model_arguments(parser: ArgumentParser, several: bool = False, split: bool = True) -> None:
+    all_of_them = "; default: all of them" if several else ""
     text = "a checkpoint, or a folder of runs, of which the newest best.ckpt is taken"
     if several:
         parser.add_argument("checkpoint", type=str, nargs="+", help=f"{text}; several are compared in one table")
@@ -293,6 +311,9 @@ def _model_arguments(parser: ArgumentParser, several: bool = False, split: bool 
         type=str | None,
         default=None,
         help="'bundled', or a file or folder; default: the checkpoint's own data",
+    )
+    parser.add_argument(
+        "--replica", type=int | None, default=None, help="which model of a checkpoint of several, from 0" + all_of_them
     )
     if split:
         parser.add_argument("--split", type=str, default="test", help="train, valid or test")
@@ -311,49 +332,100 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--json", type=str | None, default=None, help="also write the figures to this file")
 
 
+class _Evaluated(NamedTuple):
+    """One row of a comparison; of a checkpoint of several models, ``replica`` says which one."""
+
+    path: Path
+    replica: int | None
+    setting: dict[str, Any]
+    result: Evaluation
+
+
 def _evaluate(args: Namespace) -> int:
-    results = {}
+    rows: list[_Evaluated] = []
     with Progress(transient=True) as bar:
         for path in dict.fromkeys(find_checkpoint(given) for given in args.checkpoint):
-            task = bar.add_task(f"{path.name} on {args.split}", total=None)
-            results[path] = evaluate(
-                path,
-                args.data,
-                split=args.split,
-                num_samples=args.samples,
-                seed=args.seed,
-                device=_device(args.device),
-                trust=args.trust,
-                progress=lambda done, total, task=task: bar.update(task, completed=done, total=total),  # type: ignore[misc]
-            )
-    for path, result in results.items():
-        title = f"{path}: {result.num_examples} examples of {args.split}"
-        if len(results) == 1:
-            print_table(title, ["", "mean", "std. error"], result.rows())
-    if len(results) > 1:
-        _print_comparison(results, args.split)
+            entries = read_checkpoint(path)["dvae"].get("replicas")
+            several = isinstance(entries, list) and args.replica is None
+            data = args.data
+            for replica in range(len(entries)) if several else [args.replica]:
+                name = path.name if replica is None else f"{path.name}, replica {replica}"
+                task = bar.add_task(f"{name} on {args.split}", total=None)
+                if several:
+                    _, data, _ = open_model(path, data, trust=args.trust, replica=replica)  # read once for all replicas
+                result = evaluate(
+                    path,
+                    data,
+                    split=args.split,
+                    num_samples=args.samples,
+                    seed=args.seed,
+                    device=_device(args.device),
+                    trust=args.trust,
+                    replica=replica,
+                    progress=lambda done, total, task=task: bar.update(task, completed=done, total=total),  # type: ignore[misc]
+                )
+                rows.append(_Evaluated(path, replica, {} if replica is None else dict(entries[replica]["setting"]), result))
+    if len(rows) == 1:
+        row = rows[0]
+        which = "" if row.replica is None else f", replica {row.replica}"
+        print_table(
+            f"{row.path}{which}: {row.result.num_examples} examples of {args.split}", ["", "mean", "std. error"], row.result.rows()
+        )
+    else:
+        _print_comparison(rows, args.split)
     if args.json is not None:
-        figures = [{"checkpoint": str(path), "split": args.split, **result.as_dict()} for path, result in results.items()]
+        figures = [
+            {
+                "checkpoint": str(row.path),
+                **({} if row.replica is None else {"replica": row.replica, "setting": row.setting}),
+                "split": args.split,
+                **row.result.as_dict(),
+            }
+            for row in rows
+        ]
         _write_json(args.json, figures[0] if len(figures) == 1 else figures)
     return 0
 
 
-def _print_comparison(results: dict[Path, Evaluation], split: str) -> None:
-    rows = [
-        (
-            label,
-            "" if result.train_elbo is None else f"{result.train_elbo:.2f}",
-            _with_error(result.elbo),
-            _with_error(result.importance_weighted_bound),
-            f"{result.log_variance_logits:.2f}",
-            f"{result.log_variance_encoder:.2f}",
-        )
-        for label, result in zip(_labels(list(results)), results.values(), strict=True)
-    ]
-    samples = next(iter(results.values())).num_samples
+def _print_comparison(rows: Sequence[_Evaluated], split: str) -> None:
+    paths = list(dict.fromkeys(row.path for row in rows))
+    names = dict(zip(paths, _labels(paths), strict=True)) if len(paths) > 1 else dict.fromkeys(paths, "")
+    settings = list(dict.fromkeys(name for row in rows for name in row.setting))
+    table = []
+    for path in paths:
+        groups: dict[str, list[_Evaluated]] = {}
+        for row in (row for row in rows if row.path == path):
+            groups.setdefault(str([row.setting.get(name) for name in settings if name != "seed"]), []).append(row)
+            result = row.result
+            table.append(
+                (
+                    names[path] if row.replica is None else f"{names[path]} {row.replica}".strip(),
+                    *(str(row.setting.get(name, "")) for name in settings),
+                    "" if result.train_elbo is None else f"{result.train_elbo:.2f}",
+                    _with_error(result.elbo),
+                    _with_error(result.importance_weighted_bound),
+                    f"{result.log_variance_logits:.2f}",
+                    f"{result.log_variance_encoder:.2f}",
+                )
+            )
+        for group in (group for group in groups.values() if len(group) > 1):
+            means = pooled([row.result for row in group])
+            table.append(
+                (
+                    f"{names[path]} mean".strip(),
+                    *("" if name == "seed" else str(group[0].setting.get(name, "")) for name in settings),
+                    _with_error(means["train_elbo"]) if "train_elbo" in means else "",
+                    _with_error(means["elbo"]),
+                    _with_error(means["importance_weighted_bound"]),
+                    f"{means['log_variance_logits'].mean:.2f}",
+                    f"{means['log_variance_encoder'].mean:.2f}",
+                )
+            )
+    samples = rows[0].result.num_samples
     title = f"ELBO in training and on {split}, importance-weighted bound, and log-variance of the gradient"
-    columns = ["", "train", split, f"bound ({samples})", "logits", "encoder"]
-    print_table(title, columns, rows)
+    print_table(title, ["", *settings, "train", split, f"bound ({samples})", "logits", "encoder"], table)
+    if settings:
+        print("standard errors: of one model over examples, of a mean between models")
 
 
 def _with_error(mean: Mean) -> str:
@@ -380,7 +452,7 @@ def _sample(args: Namespace) -> int:
     if args.images < 1:
         raise InputError(f"images must be at least 1, got {args.images}")
     path = find_checkpoint(args.checkpoint)
-    model, module, _ = open_model(path, args.data, device=_device(args.device), trust=args.trust)
+    model, module, _ = open_model(path, args.data, device=_device(args.device), trust=args.trust, replica=args.replica)
     generator = torch.Generator(model.device).manual_seed(args.seed)
     folder = path.parent if args.out is None else Path(args.out)
     shape = getattr(module, "image_shape", None)
@@ -395,6 +467,21 @@ def _sample(args: Namespace) -> int:
     return 0
 
 
+def _extract_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=str, help="a checkpoint of several replicas, or a folder of runs")
+    parser.add_argument("--replica", type=int, required=True, help="which, from 0")
+    parser.add_argument("--out", type=str | None, default=None, help="file to write; default: beside it, NAME.replica_R.ckpt")
+
+
+def _extract(args: Namespace) -> int:
+    path = find_checkpoint(args.checkpoint)
+    single = extract(read_checkpoint(path), args.replica)
+    out = path.with_name(f"{path.stem}.replica_{args.replica}.ckpt") if args.out is None else Path(args.out)
+    DurableCheckpointIO().save_checkpoint(single, out)
+    print(f"replica {args.replica}: {out}")
+    return 0
+
+
 def _encode_arguments(parser: ArgumentParser) -> None:
     _model_arguments(parser)
     parser.add_argument(
@@ -406,7 +493,9 @@ def _encode(args: Namespace) -> int:
     out = Path(args.out)
     if out.suffix != ".npz":
         raise InputError(f"out must be a .npz file, got {out}")
-    model, module, _ = open_model(find_checkpoint(args.checkpoint), args.data, device=_device(args.device), trust=args.trust)
+    model, module, _ = open_model(
+        find_checkpoint(args.checkpoint), args.data, device=_device(args.device), trust=args.trust, replica=args.replica
+    )
     codes = encode(model, module.split(args.split)).numpy()
     size = f"{codes.shape[0]} codes of {codes.shape[1]}"
     with written_whole(out) as temporary:
@@ -563,7 +652,7 @@ def _variance(args: Namespace) -> int:
     if args.plot is not None and Path(args.plot).suffix != ".png":
         raise InputError(f"plot must be a .png file, got {args.plot}")
     path = find_checkpoint(args.checkpoint)
-    model, module, _ = open_model(path, args.data, device=_device(args.device), trust=args.trust)
+    model, module, _ = open_model(path, args.data, device=_device(args.device), trust=args.trust, replica=args.replica)
     names = applicable_estimators(model.latent) if args.estimators is None else args.estimators
     with Progress(transient=True) as bar:
         task = bar.add_task("measuring", total=len(names))
@@ -712,6 +801,7 @@ _COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace
         "ELBO, importance-weighted bound and more of a checkpoint, with error bars",
     ),
     "sample": (_sample_arguments, _sample, "PNG grids of samples from the prior and of reconstructions"),
+    "extract": (_extract_arguments, _extract, "one model out of a checkpoint of several replicas, as an ordinary checkpoint"),
     "encode": (_encode_arguments, _encode, "codes of a data set, as .npz; binary ones bit-packed"),
     "benchmark": (_benchmark_arguments, _benchmark, "time a training step, by itself and through Lightning"),
     "estimators": (_estimators_arguments, _estimators, "list the library's gradient estimators"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from dvae.errors import InputError
 from dvae.metrics import ActiveUnits, MeanWithError, log_gradient_variance
 from dvae.models import DiscreteVAE
 
-__all__ = ["Evaluation", "Mean", "encode", "evaluate", "open_model"]
+__all__ = ["Evaluation", "Mean", "encode", "evaluate", "open_model", "pooled"]
 
 # Samples are evaluated this many pixels at a time, so that memory does not grow with the number of samples.
 _MAX_PIXELS = 1 << 23
@@ -72,6 +73,25 @@ class Evaluation(NamedTuple):
         ]
 
 
+def pooled(evaluations: Sequence[Evaluation]) -> dict[str, Mean]:
+    """The mean over independent models, such as replicas, of each figure that is one number; the standard error is between models."""
+    figures = {}
+    for name in (
+        "train_elbo",
+        "elbo",
+        "importance_weighted_bound",
+        "reconstruction",
+        "kl",
+        "log_variance_logits",
+        "log_variance_encoder",
+    ):
+        values = [getattr(own, name) for own in evaluations]
+        numbers = [value.mean if isinstance(value, Mean) else value for value in values]
+        if None not in numbers:
+            figures[name] = Mean(fmean(numbers), stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else math.nan)
+    return figures
+
+
 @torch.no_grad()
 def evaluate(
     model: DiscreteVAE | str | Path,
@@ -83,6 +103,7 @@ def evaluate(
     seed: int = 0,
     device: str | torch.device | None = None,
     trust: bool = False,
+    replica: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """ELBO, importance-weighted bound and what belongs to them, with standard errors over the examples.
@@ -96,6 +117,7 @@ def evaluate(
         seed: of all noise; the same seed gives the same figures.
         device: where to compute; the GPU if there is one.
         trust: import classes from outside ``dvae`` that the checkpoint names.
+        replica: which model of a checkpoint of several, from 0.
         progress: called with the number of examples done and their total.
 
     Raises:
@@ -103,7 +125,7 @@ def evaluate(
     """
     if num_samples < 1:
         raise InputError(f"num_samples must be at least 1, got {num_samples}")
-    model, module, train_elbo = open_model(model, data, device=device, trust=trust)
+    model, module, train_elbo = open_model(model, data, device=device, trust=trust, replica=replica)
     examples = _examples(model, module, split)
     generator = torch.Generator(model.device).manual_seed(seed)
     elbo, bound, reconstruction, kl = (MeanWithError().to(model.device) for _ in range(4))
@@ -171,6 +193,7 @@ def open_model(
     *,
     device: str | torch.device | None = None,
     trust: bool = False,
+    replica: int | None = None,
 ) -> tuple[DiscreteVAE, DataModule, float | None]:
     """The model, on its device and in evaluation mode; the data set, given or the checkpoint's; and the logged training ELBO.
 
@@ -179,7 +202,7 @@ def open_model(
     """
     saved = train_elbo = None
     if not isinstance(model, DiscreteVAE):
-        model, checkpoint = load_model(model, trust=trust)
+        model, checkpoint = load_model(model, trust=trust, replica=replica)
         saved, train_elbo = checkpoint["dvae"].get("data"), checkpoint["dvae"].get("train_elbo")
         if data is None and saved is None:
             raise InputError("the checkpoint does not say what data it was trained on; pass --data (data=...)")

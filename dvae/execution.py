@@ -31,7 +31,11 @@ def block(
     size, taken = _block_size(trainer, limit, accumulate_grad_batches, accumulated), 1
     yield batch
     while taken < size and not trainer.is_last_batch:
-        yield _next_batch(trainer, module)
+        try:
+            following = _next_batch(trainer, module)
+        except StopIteration:  # resumed from the end of an epoch, Lightning expects more batches than there are
+            break
+        yield following
         taken += 1
     loop = trainer.fit_loop.epoch_loop
     loop.batch_progress.increment_by(taken - 1, loop.batch_progress.is_last_batch)

@@ -150,10 +150,11 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         num_logits, num_features = math.prod(self.logits_shape), math.prod(self.sample_shape)
         features = [num_pixels] + [num_features] * num_layers
         logits = [num_pixels] + [num_logits] * num_layers
+        # The estimator first, then from the pixels up: as they would be made before they are handed over, from the same seed.
+        first = RELAX() if estimator is None else instantiate(estimator, GradientEstimator, "estimator")
         self.encoders = self._layers(encoder, "encoder", features[:-1], logits[1:])
         self.decoders = self._layers(decoder, "decoder", features[1:], logits[:-1])
         self.prior = FactorialPrior(num_logits) if prior is None else instantiate(prior, nn.Module, "prior")
-        first = RELAX() if estimator is None else instantiate(estimator, GradientEstimator, "estimator")
         first.require_support(self.latent)
         if first.multi_sample and kl != "sampled":
             raise InputError(f"kl must be 'sampled' for the K-sample bound of {type(first).__name__}, got {kl!r}")

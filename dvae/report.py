@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -22,11 +23,20 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     """Print a table; the first column is left-aligned, the others are figures."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
-        figures = index > 0 and max((len(row[index]) for row in rows), default=0) <= _LONGEST_FIGURE
-        table.add_column(column, justify="right" if index else "left", no_wrap=figures, overflow="fold")
+        longest = max((len(row[index]) for row in rows), default=0)
+        table.add_column(
+            column,
+            justify="right" if index else "left",
+            no_wrap=longest <= _LONGEST_FIGURE,
+            min_width=min(longest, _LONGEST_FIGURE),
+            overflow="fold",
+        )
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    if console.measure(table, options=console.options.update(max_width=1000)).maximum > console.width:
+        table.box, table.padding, table.pad_edge, table.collapse_padding = box.SIMPLE_HEAD, (0, 1, 0, 0), False, True  # type: ignore[assignment]
+    console.print(table)
 
 
 def image_shape_of(num_pixels: int) -> tuple[int, int, int]:

@@ -394,6 +394,23 @@ def test_what_cannot_be_compiled_runs_as_it_is_with_one_warning(tmp_path, tiny_d
     assert model.iteration == 3
 
 
+@pytest.mark.parametrize("stop", [3, 4, 5, 8])
+def test_a_run_in_blocks_goes_on_exactly_from_any_step_also_from_the_end_of_an_epoch(stop, tmp_path, tiny_data):
+    def run(max_steps, **options):
+        torch.manual_seed(0)
+        model = DiscreteVAE(NVIL(), steps_per_execution=3, **TINY)
+        fitter = trainer(tmp_path, max_steps=max_steps, max_epochs=-1, log_every_n_steps=5)
+        fitter.fit(model, tiny_data, **options)
+        return model, fitter
+
+    whole, _ = run(14)
+    _, stopped = run(stop)
+    stopped.save_checkpoint(tmp_path / "stopped.ckpt")
+    resumed, fitter = run(14, ckpt_path=tmp_path / "stopped.ckpt", weights_only=True)
+    assert fitter.global_step == resumed.iteration == 14
+    assert_equal_trees(resumed.state_dict(), whole.state_dict(), exact=True)
+
+
 @pytest.mark.parametrize("clock", ["self.iteration", "self.global_step", "self.current_epoch", "self.trainer.max_steps"])
 def test_a_step_that_looks_at_the_clock_is_not_compiled(clock, tmp_path, tiny_data):
     class Annealed(DiscreteVAE):

@@ -364,8 +364,10 @@ def resume_flags(folder):
     [
         (2, []),
         (2, ["--model.steps_per_execution=4", "--model.compile=true"]),
+        (2, ["--model.steps_per_execution=4", "--replicas=3"]),
         pytest.param(12, [], marks=pytest.mark.slow),
         pytest.param(12, ["--model.steps_per_execution=4", "--model.compile=true"], marks=pytest.mark.slow),
+        pytest.param(12, ["--model.steps_per_execution=4", "--replicas=3", "--model.compile=true"], marks=pytest.mark.slow),
         pytest.param(12, ["--model.accumulate_grad_batches=2", "--model.num_layers=2"], marks=pytest.mark.slow),
     ],
 )
