@@ -139,8 +139,8 @@ class _CLI(LightningCLI):
             "--sweep",
             type=dict[str, list] | None,
             default=None,
-            help="values of the model's arguments, each combination with all replicas: '{lr: [0.001, 0.0003], estimator.temperature: "
-            "[0.5, 1]}'; learning rates, weight decay and what an estimator holds as a tensor",
+            help="values of the model's arguments, each combination with all replicas: '{lr: [0.001, 0.0003], "
+            "estimator.temperature: [0.5, 1]}'; learning rates, weight decay and what an estimator holds as a tensor",
         )
 
     def _parse_ckpt_path(self) -> None:

@@ -74,7 +74,7 @@ class Evaluation(NamedTuple):
 
 
 def pooled(evaluations: Sequence[Evaluation]) -> dict[str, Mean]:
-    """The mean over independent models, such as replicas, of each figure that is one number; the standard error is between models."""
+    """The mean over models, such as replicas, of each figure that is one number; the standard error is between models."""
     figures = {}
     for name in (
         "train_elbo",

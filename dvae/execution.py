@@ -18,7 +18,7 @@ __all__ = ["block", "count_updates", "logs_now"]
 def block(
     trainer: pl.Trainer, module: pl.LightningModule, batch: Any, limit: int, accumulate_grad_batches: int = 1, accumulated: int = 0
 ) -> Iterator[Any]:
-    """The batch at hand, and those after it that the same ``training_step`` takes: ``limit`` in all, or fewer where something is due.
+    """The batch at hand, and those that the same ``training_step`` takes after it: ``limit``, or fewer where something is due.
 
     ``trainer.is_last_batch`` speaks of the batch that was handed out. When all are taken, Lightning is told of them.
 

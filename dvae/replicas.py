@@ -225,8 +225,8 @@ class Replicas(pl.LightningModule):
             culprits = [name for name, value in zip(update.names, update.last[index], strict=True) if not torch.isfinite(value)]
             message = (
                 f"replica {index} ({self.label(index)}) stopped at iteration {start + done}: its loss became "
-                f"{update.loss[index].item()}; not finite: {', '.join(culprits) or 'the penalty on phi'}. Its parameters are those of "
-                "the step before"
+                f"{update.loss[index].item()}; not finite: {', '.join(culprits) or 'the penalty on phi'}. Its parameters are "
+                "those of the step before"
             )
             if not self.active:
                 raise NonFiniteError(f"{message}. It was the last one")
@@ -251,8 +251,8 @@ class Replicas(pl.LightningModule):
 def replicate(model: DiscreteVAE, replicas: int = 1, sweep: Mapping[str, Sequence[Any]] | None = None) -> Replicas:
     """Replicas of a model with new initial weights: for each setting of a sweep, ``replicas`` seeds.
 
-    Replica k of a setting is the model that is built, and makes its noise, from PyTorch's seed + k (or, where the model has a seed of
-    its own, makes its noise from that + k).
+    Replica k of a setting is built, and makes its noise, from PyTorch's seed + k; where the model was given a ``seed``, it makes its
+    noise from that + k.
 
     Arguments:
         model: what to build; all of its arguments must be plain values, configs or of classes derived from ``dvae.Module``.
@@ -261,8 +261,8 @@ def replicate(model: DiscreteVAE, replicas: int = 1, sweep: Mapping[str, Sequenc
             setting.
 
     Raises:
-        InputError: the model's arguments are not recorded, an argument does not exist, or a sweep changes more than tensors, learning
-            rates and weight decay.
+        InputError: the model's arguments are not recorded, an argument does not exist, or a sweep changes more than tensors,
+            learning rates and weight decay.
     """
     if replicas < 1:
         raise InputError(f"replicas must be at least 1, got {replicas}")

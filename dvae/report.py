@@ -35,7 +35,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_row(*row)
     console = Console()
     if console.measure(table, options=console.options.update(max_width=1000)).maximum > console.width:
-        table.box, table.padding, table.pad_edge, table.collapse_padding = box.SIMPLE_HEAD, (0, 1, 0, 0), False, True  # type: ignore[assignment]
+        table.box, table.padding, table.pad_edge, table.collapse_padding = box.SIMPLE_HEAD, (0, 1, 0, 0), False, True
     console.print(table)
 
 
