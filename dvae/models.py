@@ -24,7 +24,7 @@ from dvae.metrics import MeanWithError
 from dvae.networks import FactorialPrior, Linear
 from dvae.objectives import ELBOTerms, bernoulli_log_likelihood, importance_weighted_bound
 from dvae.step import Layer, StepOutput, seeded_generator, step_loss
-from dvae.update import NotCompilable, Update, fits
+from dvae.update import NotCompilable, Update, compiled, fits
 
 __all__ = ["DiscreteVAE"]
 
@@ -460,8 +460,7 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         if not self._compiling:
             return step_loss(self, x, noise)
         if self._compiled_step is None:
-            # An epoch has two batch sizes, and code for each is faster than code for any; a partial graph would be slow silently.
-            self._compiled_step = torch.compile(step_loss, dynamic=False, fullgraph=True)
+            self._compiled_step = compiled(step_loss)
         try:
             return self._compiled_step(self, x, noise)
         except TorchDynamoException as error:

@@ -251,7 +251,7 @@ class Replicas(pl.LightningModule):
 def replicate(model: DiscreteVAE, replicas: int = 1, sweep: Mapping[str, Sequence[Any]] | None = None) -> Replicas:
     """Replicas of a model with new initial weights: for each setting of a sweep, ``replicas`` seeds.
 
-    Replica k of a setting is built, and makes its noise, from PyTorch's seed + k; where the model was given a ``seed``, it makes its
+    Replica k of a setting is built, and makes its noise, from PyTorch's seed + k; if the model was given a ``seed``, it makes its
     noise from that + k.
 
     Arguments:

@@ -277,9 +277,11 @@ def plot_surrogates(runs: Sequence[ToyRun], path: str | Path) -> Path | None:
         axis = axes[0][column]
         for number, run in enumerate(run for run in runs if run.target == target):
             assert run.surrogate is not None
-            middle = run.surrogate.median(1).values
-            axis.plot(run.u, run.surrogate, color=colours[run.estimator], alpha=0.2, linewidth=0.7)
-            axis.plot(run.u, middle, color=colours[run.estimator], label=f"{run.estimator}: c(z)", linewidth=2, zorder=3 + number)
+            middle = run.surrogate.median(1).values.numpy()
+            axis.plot(run.u.numpy(), run.surrogate.numpy(), color=colours[run.estimator], alpha=0.2, linewidth=0.7)
+            axis.plot(
+                run.u.numpy(), middle, color=colours[run.estimator], label=f"{run.estimator}: c(z)", linewidth=2, zorder=3 + number
+            )
         axis.step([0, 0.5, 1], [target**2, target**2, (1 - target) ** 2], color="black", label="f(b)")
         axis.set_title(f"t = {target:g}")
         axis.set_xlabel("u, with z = log(u / (1 - u)): p = 1/2")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -26,7 +27,7 @@ from dvae.step import step_loss
 if TYPE_CHECKING:
     from dvae.models import DiscreteVAE
 
-__all__ = ["NotCompilable", "Update", "fits"]
+__all__ = ["NotCompilable", "Update", "compiled", "fits"]
 
 Tensors = dict[str, Tensor]
 
@@ -91,25 +92,29 @@ class Update:
         self.steps = torch.zeros(shape, dtype=torch.int64, device=device)
         self.failed = torch.zeros(shape, dtype=torch.bool, device=device)
         self.loss = torch.zeros(shape, dtype=template.mean.dtype, device=device)
-        self._records = {name: getattr(self, name) for name in ("tally", "last", "steps", "failed", "loss")}
+        self._records = {name: _not_scalar(getattr(self, name)) for name in ("tally", "last", "steps", "failed", "loss")}
         self._settings = torch.zeros(*shape, len(position), 3, dtype=template.mean.dtype, device=device)
         self._flags = [torch.tensor(flag, device=device) for flag in (False, True)]
 
+        # Code that torch 2.11 compiles leaves scalars as they are: they come and go as tensors of one element.
+        scalars = {key: [name for name, tensor in part.items() if tensor.dim() == 0] for key, part in self._state.items()}
+        self._state = {key: {name: _not_scalar(tensor) for name, tensor in part.items()} for key, part in self._state.items()}
+        scalar_records = [] if several else ["steps", "failed", "loss"]
         one = _one_step(template, self.names, group, self._is_theta, optimizer.param_groups[0])
         every = torch.vmap(one, in_dims=(0, 0, 0, 0, None), randomness="different") if several else one
 
         def step(
             state: Mapping[str, Tensors], records: Tensors, settings: Tensor, x: Tensor, noise: list[Tensor], move: Tensor
         ) -> None:
-            new_state, new_records = every({**state, **records}, settings, x, noise, move)
+            old = {key: _with_scalars(state[key], names) for key, names in scalars.items()}
+            new_state, new_records = every({**old, **_with_scalars(records, scalar_records)}, settings, x, noise, move)
             for key, tensors in new_state.items():
                 for name, tensor in tensors.items():
                     state[key][name].copy_(tensor)
             for key, tensor in new_records.items():
                 records[key].copy_(tensor)
 
-        # An epoch has two batch sizes, and code for each is faster than code for any; a partial graph would be slow silently.
-        self._step = torch.compile(step, dynamic=False, fullgraph=True) if compile else step
+        self._step = compiled(step) if compile else step
 
     def __call__(self, x: Tensor, noise: Sequence[Tensor], move_theta: bool = True) -> None:
         """One step.
@@ -159,6 +164,18 @@ class Update:
                 beta1, beta2 = settings["betas"]
                 rows.append((float(settings["lr"]) / (1 - beta1**count), (1 - beta2**count) ** -0.5, settings["weight_decay"]))
         self._settings.copy_(torch.tensor(rows, dtype=torch.float64).reshape(self._settings.shape))
+
+
+def compiled(function: Callable) -> Callable:
+    """The function compiled whole, apart from all others made of the same code.
+
+    What ``torch.compile`` makes of a function belongs to the function's code, and only so much may: the ninth model of one process
+    would not be compiled.
+    """
+    code = function.__code__.replace()
+    own = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    # An epoch has two batch sizes, and code for each is faster than code for any; a partial graph would be slow silently.
+    return torch.compile(own, dynamic=False, fullgraph=True)
 
 
 class NotCompilable(RuntimeError):
@@ -297,6 +314,14 @@ def _stacked(parts: Sequence[Tensors]) -> Tensors:
         for name, tensor in part.items():
             tensor.data = stacked[name][index]
     return stacked
+
+
+def _not_scalar(tensor: Tensor) -> Tensor:
+    return tensor.view(1) if tensor.dim() == 0 else tensor
+
+
+def _with_scalars(tensors: Mapping[str, Tensor], scalars: Sequence[str]) -> Tensors:
+    return {name: tensor[0] if name in scalars else tensor for name, tensor in tensors.items()}
 
 
 def _stacked_moments(moments: Sequence[dict[str, Tensors]], key: str) -> Tensors:

@@ -34,14 +34,22 @@ class Concrete(GradientEstimator):
     latents = (Bernoulli, Categorical)
     differentiates = True
     evaluations_per_sample = 2
-    temperature: Tensor
+    _temperature: Tensor
 
     def __init__(self, temperature: float = 0.5, *, num_samples: int = 1) -> None:
         super().__init__(num_samples)
         if not temperature > 0:
             raise InputError(f"temperature must be positive, got {temperature}")
         # A tensor, so that it may differ between replicas.
-        self.register_buffer("temperature", torch.tensor(float(temperature)), persistent=False)
+        self.register_buffer("_temperature", torch.tensor(float(temperature)), persistent=False)
+
+    @property
+    def temperature(self) -> Tensor:
+        return self._temperature
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self._temperature.fill_(value)
 
     def gradient(self, f: Objective, q: Discrete, draw: Draw, context: Tensor | None) -> Tensor:
         def value(z: Tensor) -> Tensor:
