@@ -163,7 +163,9 @@ class Update:
                 count, settings = max(1, counts[group]), self.optimizer.param_groups[index]
                 beta1, beta2 = settings["betas"]
                 rows.append((float(settings["lr"]) / (1 - beta1**count), (1 - beta2**count) ** -0.5, settings["weight_decay"]))
-        self._settings.copy_(torch.tensor(rows, dtype=torch.float64).reshape(self._settings.shape))
+        new = torch.tensor(rows, dtype=self._settings.dtype).reshape(self._settings.shape)
+        # From pinned memory the copy to a GPU does not wait for what the GPU still has to do.
+        self._settings.copy_(new.pin_memory() if self._settings.is_cuda else new, non_blocking=True)
 
 
 def compiled(function: Callable) -> Callable:

@@ -239,14 +239,6 @@ def test_certify_all_tables_the_library_and_writes_it(tmp_path, capsys):
     assert not found["ReinMax"]["passed"]
 
 
-def test_benchmark_prints_a_row_for_each_estimator(capsys, tmp_path):
-    path = tmp_path / "times.json"
-    assert main(["benchmark", "--estimators=[REINFORCE, LOO]", "--steps=3", "--repetitions=1", f"--json={path}"]) == 0
-    times = json.loads(path.read_text())["times"]
-    assert [row["estimator"] for row in times] == ["REINFORCE", "LOO"]
-    assert all(row["bare"] > 0 and row["fit"] > 0 for row in times)
-
-
 # Bad input ------------------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,80 @@
+"""What only a machine with a GPU can show; skipped where there is none."""
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+import dvae
+from dvae.estimators import LOO, NVIL, REBAR, REINFORCE, RELAX, RODEO
+from dvae.models import DiscreteVAE
+from dvae.replicas import Replicas
+from dvae.update import Update
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+SIZES = {"num_pixels": 16, "num_latents": 4}
+
+
+def models(make, count, **options):
+    made = []
+    for seed in range(count):
+        torch.manual_seed(seed)
+        made.append(DiscreteVAE(make(), seed=seed, **SIZES, **options).cuda())
+    return made
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("make", [REINFORCE, LOO, NVIL, RODEO, REBAR, RELAX])
+def test_a_step_never_waits_for_the_device(make, count):
+    own = models(make, count)
+    groups = [group for model in own for group in model.configure_optimizers().param_groups]
+    x = torch.ones(count, 8, 16, device="cuda")
+    x = x if count > 1 else x[0]
+    update = Update(own, torch.optim.Adam([{**group, "fused": None} for group in groups]), x.reshape(-1, 16))
+
+    def step(iteration):
+        noise = [model.training_noise(8, 0, iteration) for model in own]
+        update(x, [torch.stack(layer) for layer in zip(*noise, strict=True)] if count > 1 else noise[0])
+
+    for iteration in range(5):
+        step(iteration)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for iteration in range(5, 10):
+            step(iteration)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert min(update.end_block()) == 10
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_training_on_the_gpu_is_training_on_the_cpu_given_the_same_noise(several, tmp_path, tiny_data, monkeypatch):
+    def noise(self, batch_size, *, num_samples=None, generator=None):
+        shapes = [(e.num_noise, num_samples or e.num_samples, batch_size, *self.sample_shape) for e in self.estimators]
+        drawn = torch.Generator().manual_seed(0 if generator is None else generator.initial_seed() % 2**31)
+        return [torch.rand(shape, generator=drawn, dtype=torch.float64).to(self.mean) for shape in shapes]
+
+    monkeypatch.setattr(DiscreteVAE, "noise", noise)
+
+    def run(accelerator):
+        made = [model.cpu() for model in models(RELAX, 2 if several else 1, compile=True, steps_per_execution=5)]
+        module = Replicas(made) if several else made[0]
+        trainer = pl.Trainer(
+            max_steps=40,
+            max_epochs=-1,
+            accelerator=accelerator,
+            devices=1,
+            precision="64-true",
+            default_root_dir=tmp_path,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        data = dvae.data.ArrayData(tiny_data.split("train"), tiny_data.split("valid"), batch_size=12)
+        trainer.fit(module, data)
+        return {name: tensor.cpu() for name, tensor in module.state_dict().items()}
+
+    on_cpu, on_gpu = run("cpu"), run("gpu")
+    for name, tensor in on_cpu.items():
+        torch.testing.assert_close(on_gpu[name], tensor, rtol=1e-7, atol=1e-7, msg=lambda text, name=name: f"{name}: {text}")
