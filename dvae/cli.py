@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,7 +42,7 @@ from dvae.files import written_whole
 from dvae.latents import Bernoulli
 from dvae.models import DiscreteVAE
 from dvae.replicas import replicate
-from dvae.report import print_table, reconstruction_grid, sample_grid, save_picture
+from dvae.report import plot_training, print_table, read_curve, reconstruction_grid, sample_grid, save_picture
 from dvae.toy import plot_curves, plot_surrogates, toy, toy_estimator, write_csv
 from dvae.variance import applicable_estimators, compare_variance, plot_variance
 
@@ -485,6 +485,24 @@ def _extract(args: Namespace) -> int:
     return 0
 
 
+def _curves_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("runs", type=str, nargs="+", help="folders of runs; of several below one, the newest")
+    parser.add_argument("--levels", type=dict[str, float] | None, default=None, help="lines to draw beside: '{published: -111.2}'")
+    parser.add_argument("--out", type=str, default="curves.png", help="the PNG file")
+
+
+def _curves(args: Namespace) -> int:
+    paths = [Path(run) for run in dict.fromkeys(args.runs)]
+    curves = {name: read_curve(path) for name, path in zip(_labels(paths), paths, strict=True)}
+    rows = [
+        (name, str(curve.steps[-1] + 1), f"{curve.seconds[-1]:.0f}", f"{fmean(curve.elbo[-max(1, len(curve.elbo) // 300) :]):.2f}")
+        for name, curve in curves.items()
+    ]
+    print_table("Training ELBO at the end, mean over a 300th of the run", ["", "steps", "seconds", "ELBO"], rows)
+    print(f"wrote {plot_training(curves, args.out, args.levels)}")
+    return 0
+
+
 def _encode_arguments(parser: ArgumentParser) -> None:
     _model_arguments(parser)
     parser.add_argument(
@@ -885,6 +903,7 @@ _COMMANDS: dict[str, tuple[Callable[[ArgumentParser], None], Callable[[Namespace
         "ELBO, importance-weighted bound and more of a checkpoint, with error bars",
     ),
     "sample": (_sample_arguments, _sample, "PNG grids of samples from the prior and of reconstructions"),
+    "curves": (_curves_arguments, _curves, "plot the training ELBO of runs against steps and seconds"),
     "extract": (_extract_arguments, _extract, "one model out of a checkpoint of several replicas, as an ordinary checkpoint"),
     "encode": (_encode_arguments, _encode, "codes of a data set, as .npz; binary ones bit-packed"),
     "benchmark": (

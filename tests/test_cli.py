@@ -1,5 +1,6 @@
 """The ``dvae`` command, as a shell would call it."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 
 from dvae.cli import main
+from dvae.report import read_curve
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -92,6 +94,22 @@ def test_fit_says_how_to_evaluate(images, tmp_path, capsys):
     output = capsys.readouterr().out
     assert "trained for 12 updates, training ELBO -" in output
     assert "evaluate it with: dvae evaluate " in output
+
+
+def test_curves_of_runs_are_those_of_their_logs(run, tmp_path, capsys):
+    out = tmp_path / "curves.png"
+    assert main(["curves", str(run), "--levels={published: -5.5}", f"--out={out}"]) == 0
+    table = capsys.readouterr().out
+    with (run / "version_0" / "metrics.csv").open() as file:
+        logged = [(int(row["step"]), float(row["train/elbo"])) for row in csv.DictReader(file) if row["train/elbo"]]
+    assert str(logged[-1][0] + 1) in table
+    assert f"{logged[-1][1]:.2f}" in table
+    curve = read_curve(run)
+    assert list(zip(curve.steps, [round(value, 4) for value in curve.elbo], strict=True)) == [(k, round(v, 4)) for k, v in logged]
+    assert curve.seconds == sorted(curve.seconds)
+    assert out.stat().st_size > 5000
+    assert main(["curves", str(tmp_path / "nowhere")]) == 1
+    assert "must be a folder in which dvae fit logged train/elbo" in capsys.readouterr().err
 
 
 def test_evaluate_needs_nothing_but_the_checkpoint(run, tmp_path, capsys):

@@ -147,10 +147,10 @@ def test_nvil_subtracts_its_network_and_normalizes_when_asked(q, context):
 
 
 def test_concrete_is_the_derivative_at_the_relaxed_sample(q):
-    estimator = Concrete(0.7)
+    estimator = Concrete(0.5)
     noise = noise_for(estimator, q)
     logits = q.logits.clone().requires_grad_()
-    quadratic(torch.sigmoid((logits + torch.logit(noise[0, 0])) / 0.7)).sum().backward()
+    quadratic(torch.sigmoid((logits + torch.logit(noise[0, 0])) / 0.5)).sum().backward()
     torch.testing.assert_close(estimator(quadratic, q, noise=noise).grad, logits.grad, atol=1e-10, rtol=0)
 
 
@@ -354,10 +354,10 @@ def test_straight_through_estimators_differentiate_at_the_hard_sample(q):
     noise = noise_for(StraightThrough(), q)
     z, p = q.logits + torch.logit(noise[0, 0]), q.probs
     b = (z > 0).double()
-    slope, soft, middle = slope_of(b), torch.sigmoid(z / 0.7), (b + p) / 2
+    slope, soft, middle = slope_of(b), torch.sigmoid(z / 0.5), (b + p) / 2
     for estimator, expected in (
         (StraightThrough(), slope * p * (1 - p)),
-        (GumbelStraightThrough(0.7), slope * soft * (1 - soft) / 0.7),
+        (GumbelStraightThrough(0.5), slope * soft * (1 - soft) / 0.5),
         (ReinMax(), 2 * slope * middle * (1 - middle) - 0.5 * slope * p * (1 - p)),
     ):
         torch.testing.assert_close(estimator(quadratic, q, noise=noise).grad, expected, atol=1e-10, rtol=0)
