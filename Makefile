@@ -66,8 +66,11 @@ lint: setup  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-certify: setup  ## certify every estimator against exact enumeration (a quarter of an hour)
+certify: setup  ## certify every estimator against exact enumeration
 	$(BIN)/dvae certify --all --problems 4
+
+benchmark: setup  ## time a step of every estimator: eager, compiled, of several models
+	$(BIN)/dvae benchmark --estimators '[all]' --repetitions 3 --json $(RUNS)/benchmark.json --plot $(RUNS)/benchmark.png
 
 clean:  ## remove runs, caches and the environment
 	rm -rf $(VENV) $(RUNS) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -51,10 +51,10 @@ _WARM_UP, _BLOCK = 30, 50
 
 
 class StepTime(NamedTuple):
-    """One step of one estimator in one mode; times are medians over repetitions, in milliseconds.
+    """One step of one estimator in one mode, in milliseconds.
 
-    bare: a data module's batches, noise, loss, gradients and Adam in a plain loop.
-    fit: the same through ``Trainer.fit``, with logging, 50 steps to a ``training_step`` unless eager.
+    bare: a data module's batches, noise, loss, gradients and Adam in a plain loop; the median over repetitions.
+    fit: the same through ``Trainer.fit``, with logging, 50 steps to a ``training_step`` unless eager; measured once, between them.
     flops: of the step's matrix products, counted.
     floor: what these would take at the rate of the largest of them, measured in turns with the rest.
     memory: MiB at the peak: of the process on a CPU, of tensors on a GPU.
@@ -132,18 +132,20 @@ def benchmark(
             if progress is not None:
                 progress()
     rates: list[float] = []
-    times: dict[_Subject, tuple[list[float], list[float]]] = {subject: ([], []) for subject in subjects}
-    for _ in range(repetitions):
+    times: dict[_Subject, list[float]] = {subject: [] for subject in subjects}
+    fits: dict[_Subject, float] = {}
+    for repetition in range(repetitions):
         for subject in subjects:
             rates.append(_matrix_rate(batch_size, device))
-            times[subject][0].append(subject.run(steps))
-            times[subject][1].append(subject.fit(steps))
+            times[subject].append(subject.run(steps))
+            if repetition == repetitions // 2:
+                fits[subject] = subject.fit(3 * steps)
             if progress is not None:
                 progress()
     rate = _median(rates)
     return [
-        StepTime(s.name, s.mode, _median(b), _median(f), s.flops, 1e3 * s.flops / rate, s.memory, len(s.models), batch_size)
-        for s, (b, f) in times.items()
+        StepTime(s.name, s.mode, _median(bare), fits[s], s.flops, 1e3 * s.flops / rate, s.memory, len(s.models), batch_size)
+        for s, bare in times.items()
     ]
 
 

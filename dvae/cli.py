@@ -838,7 +838,7 @@ def _benchmark(args: Namespace) -> int:
         )
         for t in times
     ]
-    columns = ["estimator", "mode", "ms", f"to {times[0].estimator}", "to floor", "fit ms", "to bare", "steps/s", "images/s", "MiB"]
+    columns = ["", "mode", "ms", "to first", "to floor", "fit ms", "to bare", "steps/s", "images/s", "MiB"]
     where = f"{args.threads} thread(s)" if device.type == "cpu" else torch.cuda.get_device_name(device)
     print_table(f"A step at batch {args.batch_size}, {args.num_layers} layer(s) of 200, {where}", columns, rows)
     found = {(t.estimator, t.mode): t.bare for t in times}

@@ -45,8 +45,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     for row in rows:
         table.add_row(*row)
     console = Console()
-    if console.measure(table, options=console.options.update(max_width=1000)).maximum > console.width:
-        table.box, table.padding, table.pad_edge, table.collapse_padding = box.SIMPLE_HEAD, (0, 1, 0, 0), False, True
+    natural = console.measure(table, options=console.options.update(max_width=1000)).maximum
+    if natural > console.width:
+        table.box, table.padding, table.pad_edge = box.SIMPLE_HEAD, (0, 1, 0, 0), False
+        # Long lines lose less than columns that are cut off.
+        natural = console.measure(table, options=console.options.update(max_width=1000)).maximum
+        console = Console(width=max(natural, console.width))
     console.print(table)
 
 
