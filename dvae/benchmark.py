@@ -20,7 +20,7 @@ from torch.utils.flop_counter import flop_registry
 from dvae.data import BinarizedMNIST, TensorLoader
 from dvae.errors import InputError
 from dvae.estimators import CATALOGUE, GradientEstimator
-from dvae.files import written_whole
+from dvae.files import save_figure
 from dvae.latents import Bernoulli
 from dvae.models import DiscreteVAE
 from dvae.replicas import Replicas
@@ -446,7 +446,7 @@ def plot_times(times: Sequence[StepTime], path: str | Path) -> Path:
     axis.invert_yaxis()
     axis.set_xlabel("ms a step of one model")
     axis.legend()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_growth(growth: dict[str, dict[str, dict[int, float]]], path: str | Path) -> Path:
@@ -467,11 +467,4 @@ def plot_growth(growth: dict[str, dict[str, dict[int, float]]], path: str | Path
         axis.set_xlim(left=0)
     figure.axes[0].set_ylabel("ms a step")
     figure.axes[0].legend()
-    return _save(figure, path)
-
-
-def _save(figure: Any, path: str | Path) -> Path:
-    path = Path(path)
-    with written_whole(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
-    return path
+    return save_figure(figure, path)

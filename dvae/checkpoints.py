@@ -159,6 +159,7 @@ def _extracted(checkpoint: dict[str, Any], replica: int, count: int) -> dict[str
     single["callbacks"] = {}
     single["dvae"] = {
         **{name: entry[name] for name in ("class_path", "seed", "iteration", "train_elbo")},
+        "setting": dict(entry["setting"]),
         "data": data,
         "running": {name: totals[replica].clone() for name, totals in checkpoint["dvae"]["running"].items()},
         "num_running": checkpoint["dvae"]["num_running"],

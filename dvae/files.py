@@ -7,10 +7,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from dvae.errors import InputError
 
-__all__ = ["written_whole"]
+__all__ = ["save_figure", "written_whole"]
 
 
 @contextmanager
@@ -56,3 +57,11 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def save_figure(figure: Any, path: str | Path) -> Path:
+    """Write a matplotlib figure as a PNG file."""
+    path = Path(path)
+    with written_whole(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
+    return path

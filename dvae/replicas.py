@@ -148,7 +148,7 @@ class Replicas(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = checkpoint.get("dvae", {})
-        labels = [entry["setting"] for entry in saved.get("replicas", [])]
+        labels = [entry["setting"] for entry in saved.get("replicas") or []]
         if labels != self.settings:
             raise InputError(
                 f"the checkpoint must hold the same replicas as the run, {self.settings}, but holds {labels or 'a single model'}"

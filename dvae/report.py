@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
 from dvae.errors import InputError
-from dvae.files import written_whole
+from dvae.files import save_figure, written_whole
 from dvae.models import DiscreteVAE
 
 __all__ = [
@@ -166,7 +166,4 @@ def plot_training(curves: Mapping[str, Curve], path: str | Path, levels: Mapping
     axes[0].set_ylim(min(ends) - 20, max([*ends, *(levels or {}).values()]) + 2)
     axes[0].set_ylabel("training ELBO (nats)")
     axes[0].legend()
-    path = Path(path)
-    with written_whole(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
-    return path
+    return save_figure(figure, path)

@@ -20,7 +20,7 @@ from torch.func import functional_call, stack_module_state
 from dvae.config import Module, import_class
 from dvae.errors import InputError
 from dvae.estimators import CATALOGUE, REBAR, RELAX, GradientEstimator
-from dvae.files import written_whole
+from dvae.files import save_figure, written_whole
 from dvae.latents import Bernoulli
 from dvae.networks import MLP
 
@@ -257,7 +257,7 @@ def plot_curves(runs: Sequence[ToyRun], path: str | Path) -> Path:
     axes[0][0].set_ylabel("expected loss (dotted: the least)")
     axes[1][0].set_ylabel("log-variance of the gradient")
     axes[1][0].legend()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def plot_surrogates(runs: Sequence[ToyRun], path: str | Path) -> Path | None:
@@ -287,7 +287,7 @@ def plot_surrogates(runs: Sequence[ToyRun], path: str | Path) -> Path | None:
         axis.set_xlabel("u, with z = log(u / (1 - u)): p = 1/2")
         axis.ticklabel_format(axis="y", useOffset=False)
         axis.legend()
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
@@ -295,13 +295,6 @@ def _subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, 
 
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
-
-
-def _save(figure: Any, path: str | Path) -> Path:
-    path = Path(path)
-    with written_whole(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
-    return path
 
 
 def _colours(runs: Sequence[ToyRun]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from dvae.config import import_class
 from dvae.data import DataModule
 from dvae.errors import InputError
 from dvae.estimators import CATALOGUE, GradientEstimator
-from dvae.files import written_whole
+from dvae.files import save_figure
 from dvae.latents import Latent
 from dvae.metrics import log_gradient_variance
 from dvae.models import DiscreteVAE
@@ -204,7 +204,4 @@ def plot_variance(reports: Sequence[VarianceReport], path: str | Path) -> Path:
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(range(len(names)), names)
     figure.supxlabel("natural logarithm of the gradient's variance")
-    path = Path(path)
-    with written_whole(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
-    return path
+    return save_figure(figure, path)
