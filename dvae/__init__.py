@@ -7,6 +7,7 @@ from dvae.errors import InputError, NonFiniteError
 from dvae.estimators import Estimate, GradientEstimator
 from dvae.evaluate import evaluate
 from dvae.models import DiscreteVAE
+from dvae.replicas import Replicas, replicate
 
 __version__ = "0.1.0"
 
@@ -17,10 +18,12 @@ __all__ = [
     "InputError",
     "Module",
     "NonFiniteError",
+    "Replicas",
     "certify",
     "data",
     "estimators",
     "evaluate",
     "latents",
     "networks",
+    "replicate",
 ]

@@ -32,8 +32,8 @@ class Replicas(pl.LightningModule):
 
     Replica r is, up to rounding, the model that a run of its own gives: it has its own initial weights, noise (``model.seed``),
     batches (those of the data module's ``seed`` + ``seed_offsets[r]``), optimizer state and learning rates. One step does
-    all: ``torch.vmap`` over stacked parameters (:class:`dvae.update.Update`), which on a GPU costs little more than one model's. A
-    replica whose loss turns non-finite stays as it was before, is named, and is left out of the means.
+    all: ``torch.vmap`` over stacked parameters (:class:`dvae.update.Update`). A replica whose loss turns non-finite stays as it was
+    before, is named, and is left out of the means.
 
     Each training and validation metric is logged as its mean over replicas, with ``_std_error`` (standard deviation over the root
     of R), and for each replica, with ``/r``. A checkpoint holds all; :func:`dvae.checkpoints.extract` takes one out.
