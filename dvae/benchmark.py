@@ -23,7 +23,7 @@ from dvae.estimators import CATALOGUE, GradientEstimator
 from dvae.files import save_figure
 from dvae.latents import Bernoulli
 from dvae.models import DiscreteVAE
-from dvae.replicas import Replicas
+from dvae.replicas import Replicas, joint_adam
 from dvae.step import step_loss
 from dvae.update import Update
 
@@ -70,11 +70,6 @@ class StepTime(NamedTuple):
     memory: float
     models: int
     batch_size: int
-
-    @property
-    def lightning_share(self) -> float:
-        """The part of a step through ``Trainer.fit`` that is Lightning's."""
-        return 1 - self.bare / self.fit
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -292,8 +287,7 @@ class _Subject:
         _reset_peak(device)
         self.models = self._new(count)
         self.flops = count * count_products(self.models[0], data.batch_size)
-        groups = [group for model in self.models for group in model.configure_optimizers().param_groups]
-        self.optimizer = torch.optim.Adam([{**group, "fused": None} for group in groups], betas=(0.9, 0.99999), fused=True)
+        self.optimizer = joint_adam(self.models)
         self.batches = self._batches(count)
         self.iteration = 0
         self.update = None if mode == "eager" else Update(self.models, self.optimizer, next(self.batches)[0].reshape(-1, 784))

@@ -351,11 +351,11 @@ def _evaluate(args: Namespace) -> int:
             entries = read_checkpoint(path)["dvae"].get("replicas")
             several = isinstance(entries, list) and args.replica is None
             data = args.data
+            if several:  # read once for all replicas
+                _, data, _ = open_model(path, data, trust=args.trust, replica=0)
             for replica in range(len(entries)) if several else [args.replica]:
                 name = path.name if replica is None else f"{path.name}, replica {replica}"
                 task = bar.add_task(f"{name} on {args.split}", total=None)
-                if several:
-                    _, data, _ = open_model(path, data, trust=args.trust, replica=replica)  # read once for all replicas
                 result = evaluate(
                     path,
                     data,

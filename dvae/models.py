@@ -464,7 +464,7 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         try:
             return self._compiled_step(self, x, noise)
         except TorchDynamoException as error:
-            self._stop_compiling(error)
+            self.stop_compiling(error)
             return step_loss(self, x, noise)
 
     # One step after the other: loss, backward, Lightning's optimizer.
@@ -508,7 +508,7 @@ class DiscreteVAE(Configurable, pl.LightningModule):
             try:
                 self._update = Update([self], optimizer.optimizer, x)  # type: ignore[arg-type]
             except NotCompilable as error:
-                self._stop_compiling(error)
+                self.stop_compiling(error)
                 return None
             if self._running:
                 self._update.tally.copy_(torch.stack([self._running[name] for name in self._update.names]))
@@ -518,7 +518,7 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         try:
             update(x, noise, not self.phi() or global_step >= self.phi_warmup_steps)
         except TorchDynamoException as error:
-            self._stop_compiling(error)
+            self.stop_compiling(error)
             return None
         if self.lr_scheduler is not None:
             self.lr_schedulers().step()  # type: ignore[union-attr]
@@ -532,16 +532,16 @@ class DiscreteVAE(Configurable, pl.LightningModule):
             self.iteration = start + done
             raise self._non_finite(update.loss, dict(zip(update.names, update.last.unbind(), strict=True)))
 
-    def _stop_compiling(self, error: Exception) -> None:
+    def stop_compiling(self, error: Exception) -> None:
+        """Say why the step is not compiled, and run it as it is from here on."""
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         rank_zero_warn(f"the step cannot be compiled and runs as it is: {reason}")
         self._compiling, self._update = False, None
 
     def _non_finite(self, loss: Tensor, metrics: Mapping[str, Tensor]) -> NonFiniteError:
-        culprits = [name for name, scalar in metrics.items() if not torch.isfinite(scalar)]
         return NonFiniteError(
             f"the loss became {loss.item()} at iteration {self.iteration} (global step {self.trainer.global_step}); not finite: "
-            f"{', '.join(culprits) or 'the penalty on phi'}. The parameters are those of the step before"
+            f"{culprits(metrics)}. The parameters are those of the step before"
         )
 
     def _log_training(self) -> None:
@@ -620,6 +620,11 @@ def _require_at_least(bound: float, **values: float) -> None:
 
 def _first(batch: Any) -> Any:
     return batch[0] if isinstance(batch, (list, tuple)) else batch
+
+
+def culprits(metrics: Mapping[str, Tensor]) -> str:
+    """The names of what is not finite, where a loss is not."""
+    return ", ".join(name for name, scalar in metrics.items() if not torch.isfinite(scalar)) or "the penalty on phi"
 
 
 def latent_family(latent: str | type[Latent]) -> type[Latent]:

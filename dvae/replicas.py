@@ -18,10 +18,10 @@ from dvae.config import instantiate
 from dvae.data import TensorLoader
 from dvae.errors import InputError, NonFiniteError
 from dvae.execution import block, count_updates, logs_now
-from dvae.models import DiscreteVAE
+from dvae.models import DiscreteVAE, culprits
 from dvae.update import NotCompilable, Update, fits
 
-__all__ = ["Replicas", "models_of", "replicate"]
+__all__ = ["Replicas", "joint_adam", "models_of", "replicate"]
 
 # What an update takes as numbers of each model's own; everything else that is no tensor is part of its code.
 _OWN = ("lr", "phi_lr", "weight_decay", "seed")
@@ -87,9 +87,7 @@ class Replicas(pl.LightningModule):
         return [index for index in range(len(self.models)) if index not in self._stopped]
 
     def configure_optimizers(self) -> Any:
-        optimizers = [_adam_of(model) for model in self.models]
-        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-        optimizer = torch.optim.Adam([{**group, "fused": None} for group in groups], fused=True)
+        optimizer = joint_adam(self.models)
         scheduler = self.models[0].lr_scheduler
         if scheduler is None:
             return optimizer
@@ -188,17 +186,17 @@ class Replicas(pl.LightningModule):
 
     def _step(self, x: Tensor, noise: list[Tensor], move_theta: bool) -> None:
         if self._update is None:
-            self._update = self._new_update(x, self.models[0].compiles)
+            self._update = self._new_update(x)
         try:
             self._update(x, noise, move_theta)
         except TorchDynamoException as error:
-            rank_zero_warn(f"the step cannot be compiled and runs as it is: {str(error).splitlines()[0]}")
-            self._update = self._new_update(x, False)
+            self.models[0].stop_compiling(error)
+            self._update = self._new_update(x)
             self._update(x, noise, move_theta)
         if self.models[0].lr_scheduler is not None:
             self.lr_schedulers().step()  # type: ignore[union-attr]
 
-    def _new_update(self, x: Tensor, compile: bool) -> Update:
+    def _new_update(self, x: Tensor) -> Update:
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         if not fits(self.trainer, optimizer.optimizer):
@@ -207,7 +205,7 @@ class Replicas(pl.LightningModule):
                 "gradients; one of these is otherwise"
             )
         try:
-            update = Update(self.models, optimizer.optimizer, x[0], compile=compile)  # type: ignore[arg-type]
+            update = Update(self.models, optimizer.optimizer, x[0], compile=self.models[0].compiles)  # type: ignore[arg-type]
         except NotCompilable as error:
             raise InputError(f"replicas need a step that is a function of parameters, batch and noise, but {error}") from None
         for index in self._stopped:
@@ -222,10 +220,10 @@ class Replicas(pl.LightningModule):
             if index in self._stopped or start + done == self.iteration:
                 continue
             self._stopped[index] = start + done
-            culprits = [name for name, value in zip(update.names, update.last[index], strict=True) if not torch.isfinite(value)]
+            metrics = dict(zip(update.names, update.last[index].unbind(), strict=True))
             message = (
                 f"replica {index} ({self.label(index)}) stopped at iteration {start + done}: its loss became "
-                f"{update.loss[index].item()}; not finite: {', '.join(culprits) or 'the penalty on phi'}. Its parameters are "
+                f"{update.loss[index].item()}; not finite: {culprits(metrics)}. Its parameters are "
                 "those of the step before"
             )
             if not self.active:
@@ -279,8 +277,8 @@ def replicate(model: DiscreteVAE, replicas: int = 1, sweep: Mapping[str, Sequenc
         own_seed = config["init_args"].get("seed")
         for offset in range(replicas):
             torch.manual_seed(seed + offset)
-            overrides = {} if own_seed is None else {"seed": own_seed + offset}
-            config["init_args"].update(overrides)
+            if own_seed is not None:
+                config["init_args"]["seed"] = own_seed + offset
             models.append(instantiate(config, DiscreteVAE, "model"))
             settings.append({**dict(zip(sweep, values, strict=True)), "seed": models[-1].seed})
             offsets.append(offset)
@@ -308,9 +306,14 @@ def _set_argument(config: dict[str, Any], model: DiscreteVAE, name: str, value: 
     node.setdefault("init_args", {})[path[-1]] = value
 
 
-def _adam_of(model: DiscreteVAE) -> torch.optim.Optimizer:
-    configured = model.configure_optimizers()
-    return configured[0][0] if isinstance(configured, (list, tuple)) else configured
+def joint_adam(models: Sequence[DiscreteVAE]) -> torch.optim.Adam:
+    """One optimizer over the groups of each model's own."""
+    groups = []
+    for model in models:
+        configured = model.configure_optimizers()
+        optimizer = configured[0][0] if isinstance(configured, (list, tuple)) else configured
+        groups += [{**group, "fused": None} for group in optimizer.param_groups]
+    return torch.optim.Adam(groups, fused=True)
 
 
 def _require_alike(first: DiscreteVAE, other: DiscreteVAE, index: int) -> None:

@@ -7,7 +7,7 @@ import torch
 import dvae
 from dvae.estimators import LOO, NVIL, REBAR, REINFORCE, RELAX, RODEO
 from dvae.models import DiscreteVAE
-from dvae.replicas import Replicas
+from dvae.replicas import Replicas, joint_adam
 from dvae.update import Update
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -27,10 +27,9 @@ def models(make, count, **options):
 @pytest.mark.parametrize("make", [REINFORCE, LOO, NVIL, RODEO, REBAR, RELAX])
 def test_a_step_never_waits_for_the_device(make, count):
     own = models(make, count)
-    groups = [group for model in own for group in model.configure_optimizers().param_groups]
     x = torch.ones(count, 8, 16, device="cuda")
     x = x if count > 1 else x[0]
-    update = Update(own, torch.optim.Adam([{**group, "fused": None} for group in groups]), x.reshape(-1, 16))
+    update = Update(own, joint_adam(own), x.reshape(-1, 16))
 
     def step(iteration):
         noise = [model.training_noise(8, 0, iteration) for model in own]
