@@ -451,7 +451,8 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         self.seed = saved.get("seed", self.seed)
         self.iteration = saved.get("iteration", 0)
         self._running, self._num_running = dict(saved.get("running", {})), saved.get("num_running", 0)
-        self._train_elbo = None if saved.get("train_elbo") is None else torch.tensor(saved["train_elbo"])
+        elbo = saved.get("train_elbo")
+        self._train_elbo = None if elbo is None else torch.tensor(elbo, dtype=torch.float64)
         if checkpoint["state_dict"]["mean"].dtype == torch.float64:
             self.double()  # Lightning sets the precision after it has loaded the parameters, which would be rounded
 

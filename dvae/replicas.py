@@ -75,7 +75,7 @@ class Replicas(pl.LightningModule):
         self._update: Update | None = None
         self._running: dict[str, Tensor] = {}
         self._num_running = 0
-        self._train_elbo: Tensor | None = None
+        self._train_elbo: dict[int, Tensor] = {}  # of each replica, what was logged last
 
     def label(self, replica: int) -> str:
         """What distinguishes a replica, as text."""
@@ -155,6 +155,8 @@ class Replicas(pl.LightningModule):
         self._running, self._num_running = dict(saved["running"]), saved["num_running"]
         for index, (model, entry) in enumerate(zip(self.models, saved["replicas"], strict=True)):
             model.seed = entry["seed"]
+            if entry["train_elbo"] is not None:
+                self._train_elbo[index] = torch.tensor(entry["train_elbo"], dtype=torch.float64)
             if entry["iteration"] < self.iteration:
                 self._stopped[index] = entry["iteration"]
         if checkpoint["state_dict"]["models.0.mean"].dtype == torch.float64:
@@ -162,8 +164,7 @@ class Replicas(pl.LightningModule):
 
     def _entry(self, index: int, model: DiscreteVAE) -> dict[str, Any]:
         """What an ordinary checkpoint holds of one model."""
-        config = model.config
-        elbo = None if self._train_elbo is None else self._train_elbo[index].item()
+        config, elbo = model.config, self._train_elbo.get(index)
         return {
             "class_path": config["class_path"],
             "hyper_parameters": config["init_args"],
@@ -171,7 +172,7 @@ class Replicas(pl.LightningModule):
             "seed": model.seed,
             "seed_offset": self.seed_offsets[index],
             "iteration": self._stopped.get(index, self.iteration),
-            "train_elbo": elbo,
+            "train_elbo": None if elbo is None else elbo.item(),
         }
 
     # The step ---------------------------------------------------------------------------------------------------------------
@@ -232,7 +233,7 @@ class Replicas(pl.LightningModule):
 
     def _log_training(self) -> None:
         means = {name: totals / self._num_running for name, totals in self._running.items()}
-        self._train_elbo = means["elbo"]
+        self._train_elbo |= {index: means["elbo"][index] for index in self.active}
         for name, values in means.items():
             self._log_each(f"train/{name}", values[self.active], prog_bar=name == "elbo")
         self._running, self._num_running = {}, 0

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch.utils._pytree import tree_flatten
 
 import dvae
 from dvae.checkpoints import extract, load_model, read_checkpoint
@@ -157,7 +158,9 @@ def test_a_replica_that_fails_is_named_and_the_others_go_on(fit, tmp_path):
     assert trainer.callback_metrics["val/elbo"].item() == pytest.approx(sum(values) / 2)
 
     trainer.save_checkpoint(tmp_path / "broken.ckpt")
-    assert [entry["iteration"] for entry in read_checkpoint(tmp_path / "broken.ckpt")["dvae"]["replicas"]] == [40, 16, 40]
+    entries = read_checkpoint(tmp_path / "broken.ckpt")["dvae"]["replicas"]
+    assert [entry["iteration"] for entry in entries] == [40, 16, 40]
+    assert entries[1]["train_elbo"] == pytest.approx(float(rows[0]["train/elbo/1"]))
     resumed = Replicas(models([1000.0, 8.0, 1000.0]))
     fit(resumed, 0, max_steps=60, ckpt_path=tmp_path / "broken.ckpt", weights_only=True)
     assert resumed.active == [0, 2]
@@ -165,6 +168,20 @@ def test_a_replica_that_fails_is_named_and_the_others_go_on(fit, tmp_path):
 
     with pytest.raises(NonFiniteError, match="It was the last one"):
         fit(Replicas(models([8.0, 4.0])), 0, max_steps=40)
+
+
+@pytest.mark.parametrize("make", [lambda: seeded(0, NVIL), lambda: replicate(seeded(0, NVIL), 2)])
+@pytest.mark.parametrize("step", [4, 13])
+def test_a_checkpoint_loaded_and_saved_again_holds_the_same(fit, tmp_path, make, step):
+    fit(make(), 0, max_steps=step).save_checkpoint(tmp_path / "first.ckpt")
+    fit(make(), 0, step, ckpt_path=tmp_path / "first.ckpt", weights_only=True).save_checkpoint(tmp_path / "second.ckpt")
+    first, second = (read_checkpoint(tmp_path / name)["dvae"] for name in ("first.ckpt", "second.ckpt"))
+    (entry, *_) = first.get("replicas", [first])
+    assert (entry["train_elbo"] is None) == (step == 4)  # it logs every 10 steps
+    (values, form), (saved_again, other_form) = tree_flatten(first), tree_flatten(second)
+    assert form == other_form
+    for value, again in zip(values, saved_again, strict=True):
+        assert torch.equal(value, again) if isinstance(value, torch.Tensor) else value == again
 
 
 def test_an_extracted_replica_goes_on_as_its_own_run_would(fit, tmp_path):
