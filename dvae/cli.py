@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -129,6 +129,12 @@ class _CLI(LightningCLI):
             default=1,
             help="CPU threads of PyTorch, 0 for its own choice; at batch 24 more gain little and lose much beside other work",
         )
+        parser.add_argument(
+            "--matmul_precision",
+            type=Literal["highest", "high", "medium"],
+            default="highest",
+            help="of matrix products in float32: high for TensorFloat-32 on a GPU; --trainer.precision bf16-mixed is lower still",
+        )
         parser.add_argument("--name", type=str, default="run", help="name of the run; each gets a new RUNS/NAME/version_K")
         parser.add_argument(
             "--replicas",
@@ -160,6 +166,7 @@ class _CLI(LightningCLI):
         assert self.subcommand is not None
         if threads := self.config[self.subcommand].threads:
             torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(self.config[self.subcommand].matmul_precision)
         # Weights that decay to nothing get so small that the CPU is slow with them: a tenth of a long run's time.
         torch.set_flush_denormal(True)
 

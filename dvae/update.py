@@ -11,6 +11,7 @@ of many models.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from types import FunctionType
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.model_helpers import is_overridden
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -115,6 +117,8 @@ class Update:
                 records[key].copy_(tensor)
 
         self._step = compiled(step) if compile else step
+        if compile and device.type == "cuda":
+            self._step = _Replayed(self._step)
 
     def __call__(self, x: Tensor, noise: Sequence[Tensor], move_theta: bool = True) -> None:
         """One step.
@@ -178,6 +182,48 @@ def compiled(function: Callable) -> Callable:
     own = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
     # An epoch has two batch sizes, and code for each is faster than code for any; a partial graph would be slow silently.
     return torch.compile(own, dynamic=False, fullgraph=True)
+
+
+class _Replayed:
+    """A step on a GPU, captured as a CUDA graph after some calls and replayed from then on: one launch in place of each kernel's.
+
+    A graph reads and writes where it did when it was captured. Batch, noise and flag are copied there; everything else that a step
+    is given must be the same tensors in every call, changed in place.
+    """
+
+    _WARM_UP = 3  # calls of each shape that compile, choose kernels and fill caches, none of which a capture may do
+
+    def __init__(self, step: Callable[..., None]) -> None:
+        self._step = step
+        self._calls: Counter[torch.Size] = Counter()
+        self._graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, list[Tensor]]] = {}
+        self._fails = False
+
+    def __call__(
+        self, state: Mapping[str, Tensors], records: Tensors, settings: Tensor, x: Tensor, noise: list[Tensor], move: Tensor
+    ) -> None:
+        self._calls[x.shape] += 1
+        if x.shape not in self._graphs and self._calls[x.shape] > self._WARM_UP and not self._fails:
+            self._capture(state, records, settings, x, noise, move)
+        if x.shape not in self._graphs:
+            self._step(state, records, settings, x, noise, move)
+            return
+        graph, places = self._graphs[x.shape]
+        for place, tensor in zip(places, (x, *noise, move), strict=True):
+            place.copy_(tensor)
+        graph.replay()
+
+    def _capture(self, state: Any, records: Any, settings: Tensor, x: Tensor, noise: list[Tensor], move: Tensor) -> None:
+        graph, places = torch.cuda.CUDAGraph(), [tensor.clone() for tensor in (x, *noise, move)]
+        try:
+            # Other threads, such as a data loader's, may use the GPU meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._step(state, records, settings, places[0], places[1:-1], places[-1])
+        except RuntimeError as error:  # nothing has run yet, so that the step can still be done
+            rank_zero_warn(f"the step cannot be captured as a CUDA graph and is launched as it is: {str(error).splitlines()[0]}")
+            self._fails = True
+            return
+        self._graphs[x.shape] = graph, places
 
 
 class NotCompilable(RuntimeError):

@@ -82,6 +82,14 @@ def test_what_lightning_refuses_is_told_with_what_to_use_instead(images, tmp_pat
     assert "Use --model.gradient_clip_norm" in message
 
 
+def test_the_precision_of_matrix_products_is_set_for_the_run(images, tmp_path):
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert main(fit_arguments(images, tmp_path, "--matmul_precision=high")) == 0
+    assert torch.get_float32_matmul_precision() == "high"
+    assert main(fit_arguments(images, tmp_path)) == 0
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_a_second_run_gets_a_new_version(run, images, tmp_path):
     before = (run / "version_0" / "metrics.csv").read_text()
     assert main(fit_arguments(images, tmp_path, "--name=small")) == 0

@@ -1,4 +1,6 @@
-"""What only a machine with a GPU can show; skipped where there is none."""
+"""What only a machine with a GPU can show, skipped where there is none; and how steps are captured, with a graph of the CPU's."""
+
+import warnings
 
 import pytest
 import pytorch_lightning as pl
@@ -8,9 +10,9 @@ import dvae
 from dvae.estimators import LOO, NVIL, REBAR, REINFORCE, RELAX, RODEO
 from dvae.models import DiscreteVAE
 from dvae.replicas import Replicas, joint_adam
-from dvae.update import Update
+from dvae.update import Update, _Replayed
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 SIZES = {"num_pixels": 16, "num_latents": 4}
 
@@ -23,6 +25,7 @@ def models(make, count, **options):
     return made
 
 
+@needs_gpu
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("make", [REINFORCE, LOO, NVIL, RODEO, REBAR, RELAX])
 def test_a_step_never_waits_for_the_device(make, count):
@@ -35,8 +38,10 @@ def test_a_step_never_waits_for_the_device(make, count):
         noise = [model.training_noise(8, 0, iteration) for model in own]
         update(x, [torch.stack(layer) for layer in zip(*noise, strict=True)] if count > 1 else noise[0])
 
-    for iteration in range(5):
-        step(iteration)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="the step cannot be")
+        for iteration in range(5):
+            step(iteration)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for iteration in range(5, 10):
@@ -46,6 +51,7 @@ def test_a_step_never_waits_for_the_device(make, count):
     assert min(update.end_block()) == 10
 
 
+@needs_gpu
 @pytest.mark.parametrize("several", [False, True])
 def test_training_on_the_gpu_is_training_on_the_cpu_given_the_same_noise(several, tmp_path, tiny_data, monkeypatch):
     def noise(self, batch_size, *, num_samples=None, generator=None):
@@ -77,3 +83,72 @@ def test_training_on_the_gpu_is_training_on_the_cpu_given_the_same_noise(several
     on_cpu, on_gpu = run("cpu"), run("gpu")
     for name, tensor in on_cpu.items():
         torch.testing.assert_close(on_gpu[name], tensor, rtol=1e-7, atol=1e-7, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.fixture
+def captures(monkeypatch):
+    """How often a graph was captured and replayed; it holds what was called, and calls it again."""
+    counts = {"captured": 0, "replayed": 0}
+
+    class Graph:
+        def replay(self):
+            counts["replayed"] += 1
+            self.call()
+
+    class Capture:
+        current = None
+
+        def __init__(self, graph, capture_error_mode):
+            self.graph = graph
+
+        def __enter__(self):
+            counts["captured"] += 1
+            Capture.current = self.graph
+
+        def __exit__(self, *_):
+            Capture.current = None
+
+    def capturable(function):
+        def call(*arguments):
+            if Capture.current is None:
+                function(*arguments)
+            else:
+                Capture.current.call = lambda: function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", Capture)
+    return counts, capturable
+
+
+def accumulated(step):
+    """The sum of x * noise + lr over 20 steps with two batch sizes, in which the rate and a flag change too."""
+    total, rate, flags = torch.zeros(4, dtype=torch.float64), torch.zeros(1), [torch.tensor(False), torch.tensor(True)]
+    generator = torch.Generator().manual_seed(0)
+    for iteration in range(20):
+        x, noise = torch.rand(2, 3 if iteration % 4 else 5, 4, generator=generator)
+        rate.fill_(iteration)
+        step({"p": {"total": total}}, {}, rate, x, [noise], flags[iteration % 2])
+    return total
+
+
+def one_step(state, records, rate, x, noise, move):
+    state["p"]["total"] += torch.where(move, 2, 1) * (x * noise[0] + rate).sum(0)
+
+
+def test_a_replayed_step_takes_what_each_call_is_given(captures):
+    counts, capturable = captures
+    assert torch.equal(accumulated(_Replayed(capturable(one_step))), accumulated(one_step))
+    assert counts == {"captured": 2, "replayed": 12 + 2}  # of each shape, three of 15 and of 5 calls come before
+
+
+def test_a_step_that_cannot_be_captured_is_launched_as_it_is(captures, monkeypatch):
+    def refuse(graph, capture_error_mode):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "graph", refuse)
+    with pytest.warns(UserWarning, match="cannot be captured as a CUDA graph .* not permitted") as told:
+        total = accumulated(_Replayed(one_step))
+    assert len(told) == 1
+    assert torch.equal(total, accumulated(one_step))
