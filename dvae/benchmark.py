@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import resource
 import sys
 import tempfile
@@ -213,29 +214,33 @@ def growth(
         estimators: names out of :data:`ESTIMATORS`.
         steps: timed steps of each.
         device: where.
-        progress: called after each timing; there are ``len(estimators)`` times the values in :data:`GROWTH`.
+        progress: called after each compilation; there are ``len(estimators)`` times the values in :data:`GROWTH`.
 
     Returns:
         for each quantity and estimator, milliseconds at the quantity's values (K only where the estimator can have it).
     """
-    times: dict[str, dict[str, dict[int, float]]] = {quantity: {name: {} for name in estimators} for quantity in GROWTH}
-    for name in estimators:
-        for quantity, values in GROWTH.items():
-            for value in values:
-                options: dict[str, Any] = {"latents D": {"num_latents": value}, "layers": {"num_layers": value}}.get(quantity, {})
-                data = BinarizedMNIST(batch_size=value if quantity == "batch size" else 24)
-                count = value if quantity == "replicas" else 1
-                try:
-                    make = _with_samples(name, value) if quantity == "samples K" else ESTIMATORS[name]
-                    subject = _Subject(
-                        name, "replicas" if count > 1 else "compiled", data, count, torch.device(device), options, make
-                    )
-                    subject.run(_WARM_UP)
-                    times[quantity][name][value] = _median([subject.run(steps) for _ in range(3)])
-                except InputError:
-                    pass  # an estimator that needs more samples
-                if progress is not None:
-                    progress()
+    times: dict[str, dict[str, dict[int, float]]] = {}
+    for quantity, values in GROWTH.items():
+        subjects = {}
+        for name, value in itertools.product(estimators, values):
+            options: dict[str, Any] = {"latents D": {"num_latents": value}, "layers": {"num_layers": value}}.get(quantity, {})
+            data = BinarizedMNIST(batch_size=value if quantity == "batch size" else 24)
+            count = value if quantity == "replicas" else 1
+            mode = "replicas" if count > 1 else "compiled"
+            try:
+                make = _with_samples(name, value) if quantity == "samples K" else ESTIMATORS[name]
+                subject = _Subject(name, mode, data, count, torch.device(device), options, make)
+                subject.run(_WARM_UP)
+                subjects[name, value] = subject
+            except InputError:
+                pass  # an estimator that needs more samples
+            if progress is not None:
+                progress()
+        # In turns, so that what else the machine does meanwhile falls on all alike.
+        rounds = [{key: subject.run(steps) for key, subject in subjects.items()} for _ in range(3)]
+        times[quantity] = {name: {} for name in estimators}
+        for name, value in subjects:
+            times[quantity][name][value] = _median([turn[name, value] for turn in rounds])
     return times
 
 

@@ -191,8 +191,8 @@ def test_matlab_files(count, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A small checkpoint with every kind of content."""
+def checkpoints(tmp_path_factory):
+    """Small checkpoints with every kind of content: of one model, and of two replicas."""
     import pytorch_lightning as pl
 
     folder = tmp_path_factory.mktemp("checkpoint")
@@ -200,22 +200,29 @@ def checkpoint(tmp_path_factory):
     np.savez(folder / "images.npz", train=images.numpy(), valid=images.numpy(), test=images.numpy())
     schedule = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 5}}
     model = DiscreteVAE(dvae.estimators.RELAX(hidden=4), num_pixels=16, num_latents=3, lr_scheduler=schedule, seed=0)
-    run = pl.Trainer(
-        max_steps=3,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-    )
-    run.fit(model, ArrayData(folder / "images.npz", batch_size=10))
-    run.save_checkpoint(folder / "model.ckpt")
-    return folder / "model.ckpt"
+    for name, module in {"model": model, "replicas": dvae.replicate(model, 2)}.items():
+        run = pl.Trainer(
+            max_steps=3,
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+        )
+        run.fit(module, ArrayData(folder / "images.npz", batch_size=10))
+        run.save_checkpoint(folder / f"{name}.ckpt")
+    return folder
+
+
+@pytest.fixture
+def checkpoint(checkpoints):
+    return checkpoints / "model.ckpt"
 
 
 @many
-def test_checkpoints(count, checkpoint, tmp_path):
-    rng = np.random.default_rng(2)
+@pytest.mark.parametrize(("kind", "replica"), [("model", None), ("replicas", 1)])
+def test_checkpoints(count, kind, replica, checkpoints, tmp_path):
+    rng, checkpoint = np.random.default_rng(2), checkpoints / f"{kind}.ckpt"
     good = torch.load(checkpoint, weights_only=True)
     tensors = {name: good.pop(name) for name in ("state_dict",)}
     path, outcomes = tmp_path / "model.ckpt", []
@@ -223,15 +230,15 @@ def test_checkpoints(count, checkpoint, tmp_path):
         if index % 3 == 0:
             path.write_bytes(damaged(checkpoint.read_bytes(), rng))
         else:
-            part = "hyper_parameters" if index % 3 == 1 else "dvae"
+            part = "hyper_parameters" if index % 3 == 1 and replica is None else "dvae"
             content = {**good, part: altered(good[part], rng), "state_dict": dict(tensors["state_dict"])}
             if rng.random() < 0.3:
                 name = list(content["state_dict"])[int(rng.integers(len(content["state_dict"])))]
                 content["state_dict"][name] = [None, torch.zeros(2, 3), "x", 3, torch.zeros(0)][int(rng.integers(5))]
             torch.save(content, path)
-        outcomes.append(check(lambda: open_model(path)[1].split("test"), path))
+        outcomes.append(check(lambda: open_model(path, replica=replica)[1].split("test"), path))
     assert not os.path.exists("owned")
-    tally("checkpoints", outcomes)
+    tally(f"checkpoints ({kind})", outcomes)
 
 
 def test_pickled_code_in_a_checkpoint_is_not_run(checkpoint, tmp_path):
