@@ -123,7 +123,7 @@ def captures(monkeypatch):
 
 
 def accumulated(step):
-    """The sum of x * noise + lr over 20 steps with two batch sizes, in which the rate and a flag change too."""
+    """The sum of x * noise + rate over 20 steps with two batch sizes, in which the rate and a flag change too."""
     total, rate, flags = torch.zeros(4, dtype=torch.float64), torch.zeros(1), [torch.tensor(False), torch.tensor(True)]
     generator = torch.Generator().manual_seed(0)
     for iteration in range(20):
