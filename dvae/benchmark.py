@@ -311,15 +311,14 @@ class _Subject:
         start = time.perf_counter()
         for step in range(steps):
             x = next(self.batches)
-            noise = [model.training_noise(self.data.batch_size, 0, self.iteration) for model in self.models]
-            self.iteration += 1
+            iteration, self.iteration = self.iteration, self.iteration + 1
             if self.update is None:
-                self.models[0].step(x[0], noise[0]).loss.backward()
+                model = self.models[0]
+                model.step(x[0], model.training_noise(len(x[0]), model.noise_stream(0), iteration)).loss.backward()
                 self.optimizer.step()
                 self.optimizer.zero_grad()
                 continue
-            several = len(self.models) > 1
-            self.update(x if several else x[0], [torch.stack(n) for n in zip(*noise, strict=True)] if several else noise[0])
+            self.update(x if len(self.models) > 1 else x[0], iteration)
             if step % _BLOCK == _BLOCK - 1 or step == steps - 1:
                 self.update.end_block()
         _wait(self.device)

@@ -19,7 +19,8 @@ from dvae.errors import InputError
 from dvae.estimators import GradientEstimator
 from dvae.latents import Bernoulli, Categorical, Discrete, Gaussian, Latent
 from dvae.models import DiscreteVAE
-from dvae.step import Layer, seeded_generator, step_loss
+from dvae.noise import seeded_generator
+from dvae.step import Layer, step_loss
 
 __all__ = ["Certificate", "Problem", "ProblemReport", "certify", "exact_gradient", "random_problems"]
 

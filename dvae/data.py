@@ -145,7 +145,9 @@ class TensorLoader:
         for index in range(start, len(batches)):
             # Lightning does not fetch ahead of a loader with a length: what it saves during a step must count the step's batch.
             self._batch = index + 1
-            batch = self.data[batches[index]].float()
+            chosen = batches[index]
+            # Indexing would copy element by element, not row by row.
+            batch = self.data.index_select(0, chosen.flatten()).unflatten(0, chosen.shape).float()
             if self.dynamic:
                 seeds = [_mix(seed, _NOISE, epoch, index, self.rank) for seed in self._seeds]
                 batch = torch.stack([_draw(own, noise.manual_seed(seed)) for own, seed in zip(batch, seeds, strict=True)])

@@ -22,8 +22,9 @@ from dvae.execution import block, count_updates, logs_now
 from dvae.latents import Latent
 from dvae.metrics import MeanWithError
 from dvae.networks import FactorialPrior, Linear
+from dvae.noise import noise_stream, place, seeded_generator, uniform
 from dvae.objectives import ELBOTerms, bernoulli_log_likelihood, importance_weighted_bound
-from dvae.step import Layer, StepOutput, seeded_generator, step_loss
+from dvae.step import Layer, StepOutput, step_loss
 from dvae.update import NotCompilable, Update, compiled, fits
 
 __all__ = ["DiscreteVAE"]
@@ -265,17 +266,38 @@ class DiscreteVAE(Configurable, pl.LightningModule):
 
     def noise(self, batch_size: int, *, num_samples: int | None = None, generator: torch.Generator | None = None) -> list[Tensor]:
         """Uniforms for :meth:`rollout`, [num_noise, K, batch_size, *sample_shape] for each layer."""
-        shapes = [
-            (
-                estimator.num_noise if num_samples is None else 1,
-                estimator.num_samples if num_samples is None else num_samples,
-                batch_size,
-                *self.sample_shape,
-            )
+        dtype, device = self._noise_dtype, self.mean.device
+        shapes = self._noise_shapes(batch_size, num_samples)
+        return [torch.rand(shape, generator=generator, dtype=dtype, device=device) for shape in shapes]
+
+    def noise_stream(self, rank: int) -> int:
+        """Where the training noise of one process comes from; see :meth:`training_noise`."""
+        return noise_stream(self.seed, _TRAIN, rank)
+
+    def training_noise(self, batch_size: int, stream: Tensor | int, iteration: Tensor | int) -> list[Tensor]:
+        """The noise of one iteration of training, of the same shapes as :meth:`noise`.
+
+        Arguments:
+            batch_size: examples.
+            stream: what :meth:`noise_stream` gave, or the same as a tensor [].
+            iteration: from 0 on.
+        """
+        start, noise = place(stream, iteration).to(self.mean.device), []
+        for shape in self._noise_shapes(batch_size):
+            noise.append(uniform(start, shape, self._noise_dtype))
+            start = start + math.prod(shape)
+        return noise
+
+    def _noise_shapes(self, batch_size: int, num_samples: int | None = None) -> list[tuple[int, ...]]:
+        of_each = [
+            (estimator.num_noise, estimator.num_samples) if num_samples is None else (1, num_samples)
             for estimator in self.estimators
         ]
-        dtype = torch.float64 if self.mean.dtype == torch.float64 else torch.float32
-        return [torch.rand(shape, generator=generator, dtype=dtype, device=self.mean.device) for shape in shapes]
+        return [(*numbers, batch_size, *self.sample_shape) for numbers in of_each]
+
+    @property
+    def _noise_dtype(self) -> torch.dtype:
+        return torch.float64 if self.mean.dtype == torch.float64 else torch.float32
 
     def sample_layers(self, x: Tensor, num_samples: int = 1, generator: torch.Generator | None = None) -> list[Layer]:
         """Hard samples of every layer, [num_samples, B, D]."""
@@ -391,11 +413,10 @@ class DiscreteVAE(Configurable, pl.LightningModule):
             x = self._batch(one)
             if self.iteration == start:
                 update = self._whole_update(x)
-            noise = self.training_noise(x.shape[0], self.global_rank, self.iteration)
             if update is not None:
-                update = self._try(update, x, noise, self.trainer.global_step + self.iteration - start)
+                update = self._try(update, x, self.trainer.global_step + self.iteration - start)
             if update is None:
-                self._iterate(x, noise)
+                self._iterate(x)
             self.iteration += 1
         self._num_running += self.iteration - start
         if update is not None:
@@ -407,10 +428,6 @@ class DiscreteVAE(Configurable, pl.LightningModule):
     def compiles(self) -> bool:
         """Whether the step of this run is compiled."""
         return self._compiling
-
-    def training_noise(self, batch_size: int, rank: int, iteration: int) -> list[Tensor]:
-        """The noise of one iteration of this model's run."""
-        return self.noise(batch_size, generator=self._seeded(_TRAIN, rank, iteration))
 
     def measure(self, batch: Any, rank: int, batch_idx: int) -> None:
         """Add a validation batch to :attr:`val_elbo` and :attr:`val_bound`."""
@@ -470,8 +487,8 @@ class DiscreteVAE(Configurable, pl.LightningModule):
 
     # One step after the other: loss, backward, Lightning's optimizer.
 
-    def _iterate(self, x: Tensor, noise: Sequence[Tensor]) -> None:
-        output = self.step(x, noise)
+    def _iterate(self, x: Tensor) -> None:
+        output = self.step(x, self.training_noise(x.shape[0], self.noise_stream(self.global_rank), self.iteration))
         if not torch.isfinite(output.loss):
             raise self._non_finite(output.loss, output.metrics)
         for name, scalar in output.metrics.items():
@@ -515,9 +532,9 @@ class DiscreteVAE(Configurable, pl.LightningModule):
                 self._update.tally.copy_(torch.stack([self._running[name] for name in self._update.names]))
         return self._update
 
-    def _try(self, update: Update, x: Tensor, noise: Sequence[Tensor], global_step: int) -> Update | None:
+    def _try(self, update: Update, x: Tensor, global_step: int) -> Update | None:
         try:
-            update(x, noise, not self.phi() or global_step >= self.phi_warmup_steps)
+            update(x, self.iteration, not self.phi() or global_step >= self.phi_warmup_steps)
         except TorchDynamoException as error:
             self.stop_compiling(error)
             return None

@@ -106,9 +106,7 @@ class Replicas(pl.LightningModule):
         phi, global_step = bool(model.phi()), self.trainer.global_step
         for one in block(self.trainer, self, batch, model.steps_per_execution):
             x = self._batches(one)
-            noise = [own.training_noise(x.shape[1], 0, self.iteration) for own in self.models]
-            layers = [torch.stack(layer) for layer in zip(*noise, strict=True)]
-            self._step(x, layers, not phi or global_step + self.iteration - start >= model.phi_warmup_steps)
+            self._step(x, not phi or global_step + self.iteration - start >= model.phi_warmup_steps)
             self.iteration += 1
         self._num_running += self.iteration - start
         count_updates(self.trainer, self.iteration - start)
@@ -185,15 +183,15 @@ class Replicas(pl.LightningModule):
         x = model.check_input(batch[0] if isinstance(batch, (list, tuple)) else batch)
         return x.expand(len(self.models), *x.shape)
 
-    def _step(self, x: Tensor, noise: list[Tensor], move_theta: bool) -> None:
+    def _step(self, x: Tensor, move_theta: bool) -> None:
         if self._update is None:
             self._update = self._new_update(x)
         try:
-            self._update(x, noise, move_theta)
+            self._update(x, self.iteration, move_theta)
         except TorchDynamoException as error:
             self.models[0].stop_compiling(error)
             self._update = self._new_update(x)
-            self._update(x, noise, move_theta)
+            self._update(x, self.iteration, move_theta)
         if self.models[0].lr_scheduler is not None:
             self.lr_schedulers().step()  # type: ignore[union-attr]
 

@@ -14,7 +14,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -114,20 +113,3 @@ class _Continuation(nn.Module):
     def forward(self, x: Tensor, noise: Sequence[Tensor], layers: Sequence[Layer], temperature: Tensor | None) -> Tensor:
         layers = self.model.rollout(x, noise, layers, temperature)
         return self.model.objective(self.model.terms(x, layers))
-
-
-def noise_seed(seed: int, *counters: int) -> int:
-    """A 63-bit seed for one (process, iteration, ...) of a run, by the splitmix64 mixing function (Steele et al. 2014)."""
-    mask = (1 << 64) - 1
-    state = seed & mask
-    for counter in counters:
-        state = (state + (counter + 1) * 0x9E3779B97F4A7C15) & mask
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & mask
-        state ^= state >> 31
-    return state >> 1
-
-
-def seeded_generator(generator: torch.Generator, seed: int, *counters: int) -> torch.Generator:
-    """``generator``, set to the noise of the given counters: what a step draws does not depend on what was drawn before it."""
-    return generator.manual_seed(noise_seed(seed, *counters))

@@ -95,37 +95,41 @@ class Update:
         self.failed = torch.zeros(shape, dtype=torch.bool, device=device)
         self.loss = torch.zeros(shape, dtype=template.mean.dtype, device=device)
         self._records = {name: _not_scalar(getattr(self, name)) for name in ("tally", "last", "steps", "failed", "loss")}
-        self._settings = torch.zeros(*shape, len(position), 3, dtype=template.mean.dtype, device=device)
-        self._flags = [torch.tensor(flag, device=device) for flag in (False, True)]
+        # Of each group: rate, factor on the root of the second moment, weight decay, and whether it is to move.
+        self._settings = torch.zeros(*shape, len(position), 4, dtype=template.mean.dtype, device=device)
+        self._clock = torch.zeros(1, dtype=torch.int64, device=device)
+        self._next_iteration = 0
+        streams = torch.tensor([model.noise_stream(0) for model in models], device=device)
 
         # Code that torch 2.11 compiles leaves scalars as they are: they come and go as tensors of one element.
         scalars = {key: [name for name, tensor in part.items() if tensor.dim() == 0] for key, part in self._state.items()}
         self._state = {key: {name: _not_scalar(tensor) for name, tensor in part.items()} for key, part in self._state.items()}
         scalar_records = [] if several else ["steps", "failed", "loss"]
-        one = _one_step(template, self.names, group, self._is_theta, optimizer.param_groups[0])
-        every = torch.vmap(one, in_dims=(0, 0, 0, 0, None), randomness="different") if several else one
+        one = _one_step(template, self.names, group, optimizer.param_groups[0])
+        every = torch.vmap(one, in_dims=(0, 0, 0, None, 0), randomness="different") if several else one
 
-        def step(
-            state: Mapping[str, Tensors], records: Tensors, settings: Tensor, x: Tensor, noise: list[Tensor], move: Tensor
-        ) -> None:
+        def step(state: dict[str, Tensors], records: Tensors, settings: Tensor, streams: Tensor, clock: Tensor, x: Tensor) -> None:
             old = {key: _with_scalars(state[key], names) for key, names in scalars.items()}
-            new_state, new_records = every({**old, **_with_scalars(records, scalar_records)}, settings, x, noise, move)
+            of_each = streams if several else streams[0]
+            new_state, new_records = every({**old, **_with_scalars(records, scalar_records)}, settings, of_each, clock[0], x)
             for key, tensors in new_state.items():
                 for name, tensor in tensors.items():
                     state[key][name].copy_(tensor)
             for key, tensor in new_records.items():
                 records[key].copy_(tensor)
+            clock.add_(1)
 
         self._step = compiled(step) if compile else step
         if compile and device.type == "cuda":
             self._step = _Replayed(self._step)
+        self._kept = (self._state, self._records, self._settings, streams, self._clock)
 
-    def __call__(self, x: Tensor, noise: Sequence[Tensor], move_theta: bool = True) -> None:
+    def __call__(self, x: Tensor, iteration: int, move_theta: bool = True) -> None:
         """One step.
 
         Arguments:
             x: a batch, [B, num_pixels]; of several models, [R, B, num_pixels].
-            noise: for each layer [num_noise, K, B, D]; of several models, R of them stacked.
+            iteration: from 0 on; the step's noise is that of this iteration.
             move_theta: whether theta is to change, or phi alone.
         """
         self._moves.append(move_theta)
@@ -133,8 +137,11 @@ class Update:
         unguarded = x.shape == self._shape
         self._shape = x.shape
         self._set(move_theta)
+        if iteration != self._next_iteration:
+            self._clock.fill_(iteration)
+        self._next_iteration = iteration + 1
         with torch.no_grad(), torch.compiler.set_stance(skip_guard_eval_unsafe=True) if unguarded else nullcontext():
-            self._step(self._state, self._records, self._settings, x, list(noise), self._flags[move_theta])
+            self._step(*self._kept, x)
 
     def end_block(self) -> list[int]:
         """Tell the optimizer how many steps were done; the next step will look whether anything has changed meanwhile.
@@ -156,17 +163,19 @@ class Update:
         return done
 
     def _set(self, move_theta: bool) -> None:
-        """Of each group the rate, the factor on the root of the second moment, and the weight decay.
+        """What an update needs to know of each group.
 
         They are numbers of the host's: inside a compiled loop over a tensor they would be computed again for every element.
         """
         rows = []
         for own, counts in zip(self._groups, self._counts, strict=True):
             for group, index in enumerate(own):
-                counts[group] += move_theta or not self._is_theta[group]
+                moves = move_theta or not self._is_theta[group]
+                counts[group] += moves
                 count, settings = max(1, counts[group]), self.optimizer.param_groups[index]
                 beta1, beta2 = settings["betas"]
-                rows.append((float(settings["lr"]) / (1 - beta1**count), (1 - beta2**count) ** -0.5, settings["weight_decay"]))
+                rate, factor = float(settings["lr"]) / (1 - beta1**count), (1 - beta2**count) ** -0.5
+                rows.append((rate, factor, settings["weight_decay"], float(moves)))
         new = torch.tensor(rows, dtype=self._settings.dtype).reshape(self._settings.shape)
         # From pinned memory the copy to a GPU does not wait for what the GPU still has to do.
         self._settings.copy_(new.pin_memory() if self._settings.is_cuda else new, non_blocking=True)
@@ -187,8 +196,8 @@ def compiled(function: Callable) -> Callable:
 class _Replayed:
     """A step on a GPU, captured as a CUDA graph after some calls and replayed from then on: one launch in place of each kernel's.
 
-    A graph reads and writes where it did when it was captured. Batch, noise and flag are copied there; everything else that a step
-    is given must be the same tensors in every call, changed in place.
+    A graph reads and writes where it did when it was captured. The batch is copied there; everything else that a step is given
+    must be the same tensors in every call, changed in place.
     """
 
     _WARM_UP = 3  # calls of each shape that compile, choose kernels and fill caches, none of which a capture may do
@@ -196,34 +205,32 @@ class _Replayed:
     def __init__(self, step: Callable[..., None]) -> None:
         self._step = step
         self._calls: Counter[torch.Size] = Counter()
-        self._graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, list[Tensor]]] = {}
+        self._graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._fails = False
 
-    def __call__(
-        self, state: Mapping[str, Tensors], records: Tensors, settings: Tensor, x: Tensor, noise: list[Tensor], move: Tensor
-    ) -> None:
+    def __call__(self, *kept_and_batch: Any) -> None:
+        *kept, x = kept_and_batch
         self._calls[x.shape] += 1
         if x.shape not in self._graphs and self._calls[x.shape] > self._WARM_UP and not self._fails:
-            self._capture(state, records, settings, x, noise, move)
+            self._capture(kept, x)
         if x.shape not in self._graphs:
-            self._step(state, records, settings, x, noise, move)
+            self._step(*kept, x)
             return
-        graph, places = self._graphs[x.shape]
-        for place, tensor in zip(places, (x, *noise, move), strict=True):
-            place.copy_(tensor)
+        graph, place = self._graphs[x.shape]
+        place.copy_(x)
         graph.replay()
 
-    def _capture(self, state: Any, records: Any, settings: Tensor, x: Tensor, noise: list[Tensor], move: Tensor) -> None:
-        graph, places = torch.cuda.CUDAGraph(), [tensor.clone() for tensor in (x, *noise, move)]
+    def _capture(self, kept: Sequence[Any], x: Tensor) -> None:
+        graph, place = torch.cuda.CUDAGraph(), x.clone()
         try:
             # Other threads, such as a data loader's, may use the GPU meanwhile.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._step(state, records, settings, places[0], places[1:-1], places[-1])
+                self._step(*kept, place)
         except RuntimeError as error:  # nothing has run yet, so that the step can still be done
             rank_zero_warn(f"the step cannot be captured as a CUDA graph and is launched as it is: {str(error).splitlines()[0]}")
             self._fails = True
             return
-        self._graphs[x.shape] = graph, places
+        self._graphs[x.shape] = graph, place
 
 
 class NotCompilable(RuntimeError):
@@ -257,38 +264,38 @@ class _Loss(nn.Module):
         self.model = model
         self.names = list(names)
 
-    def forward(self, x: Tensor, noise: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor, Tensors]]:
-        output = step_loss(self.model, x, noise)
+    def forward(self, stream: Tensor, clock: Tensor, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensors]]:
+        output = step_loss(self.model, x, self.model.training_noise(x.shape[0], stream, clock))
         metrics = torch.stack([output.metrics[name].to(self.model.mean.dtype) for name in self.names])
         return output.loss, (output.loss.detach(), metrics, dict(self.model.named_buffers()))
 
 
-def _one_step(model: DiscreteVAE, names: Sequence[str], group: dict[str, int], is_theta: Sequence[bool], adam: Any) -> Callable:
-    """A pure function from state, settings, batch and noise to the next state and records."""
+def _one_step(model: DiscreteVAE, names: Sequence[str], group: dict[str, int], adam: Any) -> Callable:
+    """A pure function from state, settings, where the noise comes from, and batch to the next state and records."""
     loss_of, clip, eps = _Loss(model, names), model.gradient_clip_norm, adam["eps"]
     beta1, beta2 = adam["betas"]
 
-    def step(state: dict[str, Any], settings: Tensor, x: Tensor, noise: list[Tensor], move_theta: Tensor) -> Any:
+    def step(state: dict[str, Any], settings: Tensor, stream: Tensor, clock: Tensor, x: Tensor) -> Any:
         fixed = {f"model.{name}": tensor for name, tensor in {**state["buffers"], **state["fixed"]}.items()}
 
         def loss(parameters: Tensors) -> Any:
             own = {f"model.{name}": tensor for name, tensor in parameters.items()}
-            return functional_call(loss_of, {**own, **fixed}, (x, noise))
+            return functional_call(loss_of, {**own, **fixed}, (stream, clock, x))
 
         gradients, (value, metrics, buffers) = torch.func.grad(loss, has_aux=True)(state["parameters"])
         keep = state["failed"] | ~torch.isfinite(value)
-        stay = [keep | ~move_theta if theta else keep for theta in is_theta]
         bound = None if clip is None else _bounds(gradients, group, clip)
         new: dict[str, Tensors] = {"parameters": {}, "exp_avg": {}, "exp_avg_sq": {}}
         for name, gradient in gradients.items():
-            rate, factor, weight_decay = settings[group[name]].unbind()
+            rate, factor, weight_decay, moves = settings[group[name]].unbind()
+            stay = keep | (moves == 0)
             parameter = state["parameters"][name]
             gradient = (gradient if bound is None else gradient * bound[group[name]]) + weight_decay * parameter
             exp_avg = beta1 * state["exp_avg"][name] + (1 - beta1) * gradient
             exp_avg_sq = beta2 * state["exp_avg_sq"][name] + (1 - beta2) * gradient * gradient
             moved = parameter - rate * exp_avg / (exp_avg_sq.sqrt() * factor + eps)
             for key, tensor in (("parameters", moved), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
-                new[key][name] = torch.where(stay[group[name]], state[key][name], tensor)
+                new[key][name] = torch.where(stay, state[key][name], tensor)
         new["buffers"] = {name: torch.where(keep, old, buffers[name]) for name, old in state["buffers"].items()}
         records = {
             "tally": torch.where(keep, state["tally"], state["tally"] + metrics),

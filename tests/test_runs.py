@@ -78,14 +78,14 @@ class Recording(dvae.DiscreteVAE):
         self.batches.append(batch.clone())
         super().training_step(batch, batch_idx)
 
-    def noise(self, batch_size, *, num_samples=None, generator=None):
-        training = num_samples is None and generator is self._generator
-        shared = self.share and training
-        noise = super().noise(batch_size * self.ranks if shared else batch_size, num_samples=num_samples, generator=generator)
-        if shared:
+    def noise_stream(self, rank):
+        return super().noise_stream(0 if self.share else rank)
+
+    def training_noise(self, batch_size, stream, iteration):
+        noise = super().training_noise(batch_size * self.ranks if self.share else batch_size, stream, iteration)
+        if self.share:
             noise = [uniforms[..., self.global_rank :: self.ranks, :] for uniforms in noise]
-        if training:
-            self.uniforms.append(noise[0].clone())
+        self.uniforms.append(noise[0].clone())
         return noise
 
     def _seeded(self, *counters):

@@ -1,0 +1,83 @@
+r"""Noise as a pure function of a seed and counters: the same whenever it is asked for, eagerly, compiled and on every device.
+
+Uniform numbers are the sequence of SplitMix64 (Steele, Lea & Flood 2014), read at any place:
+
+.. math:: \text{number } k = \text{mix}(k \cdot \text{9E3779B97F4A7C15}_{16} \bmod 2^{64})
+
+An iteration of a run reads on from a place that (seed, process, iteration) are mixed to. What a step draws so depends on nothing
+that was drawn before it, a resumed run goes on exactly, and a GPU draws what a CPU draws.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+__all__ = ["noise_seed", "noise_stream", "place", "seeded_generator", "uniform"]
+
+_MASK = (1 << 64) - 1
+_GAMMA, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+
+
+def noise_seed(seed: int, *counters: int) -> int:
+    """A 63-bit seed for one (process, iteration, ...) of a run."""
+    return (_folded(seed, counters) & _MASK) >> 1
+
+
+def seeded_generator(generator: torch.Generator, seed: int, *counters: int) -> torch.Generator:
+    """``generator``, set to the noise of the given counters: what is drawn does not depend on what was drawn before it."""
+    return generator.manual_seed(noise_seed(seed, *counters))
+
+
+@lru_cache
+def noise_stream(seed: int, *counters: int) -> int:
+    """All noise of one (process, ...) of a run, as a 64-bit number that :func:`place` takes."""
+    return _folded(seed, counters)
+
+
+def place(stream: Tensor | int, iteration: Tensor | int) -> Tensor:
+    """Where in the sequence an iteration of a stream starts, int64 of the arguments' shape."""
+    counter = torch.as_tensor(iteration) + 1
+    return _mixed(counter * _signed(_GAMMA) + stream)
+
+
+def uniform(start: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Numbers from a place of the sequence on, uniform on [0, 1): 53 bits of each in float64, the first 24 of them in float32.
+
+    Arguments:
+        start: [], int64, on the device that the numbers are wanted on.
+        shape: of the result.
+        dtype: float32 or float64.
+    """
+    # The place is added before the multiplication: as index arithmetic of its own torch.compile would overflow it.
+    places = start + torch.arange(math.prod(shape), device=start.device)
+    bits = _mixed(places * _signed(_GAMMA)).reshape(tuple(shape))
+    digits = 53 if dtype == torch.float64 else 24
+    return _shifted(bits, 64 - digits).to(dtype) * 2.0**-digits
+
+
+def _mixed(state: Tensor) -> Tensor:
+    """SplitMix64's output at a state, in the two's complement of int64."""
+    state = (state ^ _shifted(state, 30)) * _signed(_FIRST)
+    state = (state ^ _shifted(state, 27)) * _signed(_SECOND)
+    return state ^ _shifted(state, 31)
+
+
+def _shifted(bits: Tensor, number: int) -> Tensor:
+    # PyTorch's shift repeats the sign.
+    return (bits >> number) & (_MASK >> number)
+
+
+def _folded(seed: int, counters: Sequence[int]) -> int:
+    state = torch.tensor(_signed(seed & _MASK), device="cpu")
+    for counter in counters:
+        state = place(state, counter)
+    return int(state)
+
+
+def _signed(number: int) -> int:
+    return number - (1 << 64) if number >> 63 else number
