@@ -48,14 +48,15 @@ ESTIMATORS = {name: make for name, make in CATALOGUE.items() if Bernoulli in mak
 MODES = ("eager", "compiled", "replicas")
 """One operation after the other; the whole step as one function; that of several models at once."""
 
-_WARM_UP, _BLOCK = 30, 50
+_WARM_UP, _BLOCK, _STRETCH = 30, 50, 200
 
 
 class StepTime(NamedTuple):
     """One step of one estimator in one mode, in milliseconds.
 
     bare: a data module's batches, noise, loss, gradients and Adam in a plain loop; the median over repetitions.
-    fit: the same through ``Trainer.fit``, with logging, 50 steps to a ``training_step`` unless eager; measured once, between them.
+    fit: the same through ``Trainer.fit``, with logging, 50 steps to a ``training_step`` unless eager; the median over stretches.
+    fit_ratio: that, over the plain loop's time in turns with these stretches.
     flops: of the step's matrix products, counted.
     floor: what these would take at the rate of the largest of them, measured in turns with the rest.
     memory: MiB at the peak: of the process on a CPU, of tensors on a GPU.
@@ -66,6 +67,7 @@ class StepTime(NamedTuple):
     mode: str
     bare: float
     fit: float
+    fit_ratio: float
     flops: int
     floor: float
     memory: float
@@ -129,18 +131,18 @@ def benchmark(
                 progress()
     rates: list[float] = []
     times: dict[_Subject, list[float]] = {subject: [] for subject in subjects}
-    fits: dict[_Subject, float] = {}
+    fits: dict[_Subject, tuple[float, float]] = {}
     for repetition in range(repetitions):
         for subject in subjects:
             rates.append(_matrix_rate(batch_size, device))
             times[subject].append(subject.run(steps))
             if repetition == repetitions // 2:
-                fits[subject] = subject.fit(3 * steps)
+                fits[subject] = subject.fit(stretches=5)
             if progress is not None:
                 progress()
     rate = _median(rates)
     return [
-        StepTime(s.name, s.mode, _median(bare), fits[s], s.flops, 1e3 * s.flops / rate, s.memory, len(s.models), batch_size)
+        StepTime(s.name, s.mode, _median(bare), *fits[s], s.flops, 1e3 * s.flops / rate, s.memory, len(s.models), batch_size)
         for s, bare in times.items()
     ]
 
@@ -327,26 +329,30 @@ class _Subject:
             self._memory = _peak(self.device)
         return 1e3 * seconds / steps
 
-    def fit(self, steps: int) -> float:
-        """Milliseconds a step through ``Trainer.fit``, after the first ones."""
+    def fit(self, stretches: int) -> tuple[float, float]:
+        """Milliseconds a step through ``Trainer.fit``, the median over stretches of it, and their ratio to the plain loop's.
+
+        The plain loop runs between the stretches, so that what else the machine does meanwhile falls on both alike.
+        """
         models = self._new(len(self.models))
         module: pl.LightningModule = Replicas(models) if self.mode == "replicas" else models[0]
-        clock = _Clock()
+        turns = _Turns(self)
         with tempfile.TemporaryDirectory() as folder:
             trainer = pl.Trainer(
-                max_steps=4 * _BLOCK + steps,
+                max_steps=(stretches + 1) * _STRETCH + _BLOCK,
                 accelerator="cpu" if self.device.type == "cpu" else "gpu",
                 devices=1,
                 logger=CSVLogger(folder),
-                callbacks=[clock],
-                log_every_n_steps=200,
+                callbacks=[turns],
+                log_every_n_steps=_STRETCH,
                 limit_val_batches=0,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
             )
             trainer.fit(module, BinarizedMNIST(batch_size=self.data.batch_size))
-        return 1e3 * (clock.end - clock.start) / (trainer.global_step - clock.step)
+        fit = _median(turns.fit)
+        return fit, fit / _median(turns.bare)
 
     def _new(self, count: int) -> list[DiscreteVAE]:
         steps = 1 if self.mode == "eager" else _BLOCK
@@ -366,19 +372,23 @@ class _Subject:
             yield from loader
 
 
-class _Clock(pl.Callback):
-    def __init__(self) -> None:
-        self.start = self.end = 0.0
-        self.step = 0
+class _Turns(pl.Callback):
+    """Times each stretch of a run but the first, in which it is compiled, and stops the run for a stretch of the plain loop."""
+
+    def __init__(self, subject: _Subject) -> None:
+        self.subject = subject
+        self.fit: list[float] = []
+        self.bare: list[float] = []
+        self._start: float | None = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int) -> None:
-        if not self.start and trainer.global_step >= 4 * _BLOCK:
-            _wait(pl_module.device)
-            self.start, self.step = time.perf_counter(), trainer.global_step
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        _wait(pl_module.device)
-        self.end = time.perf_counter()
+        if trainer.global_step % _STRETCH or trainer.global_step == 0:
+            return
+        _wait(self.subject.device)
+        if self._start is not None:
+            self.fit.append(1e3 * (time.perf_counter() - self._start) / _STRETCH)
+        self.bare.append(self.subject.run(_STRETCH))
+        self._start = time.perf_counter()
 
 
 def _matrix_rate(batch_size: int, device: torch.device) -> float:

@@ -829,23 +829,24 @@ def _benchmark(args: Namespace) -> int:
             progress=lambda: bar.advance(task),
             num_layers=args.num_layers,
         )
-    first = {t.mode: t.bare for t in times if t.estimator == times[0].estimator}
+    first = {t.mode: t for t in times if t.estimator == times[0].estimator}
     rows = [
         (
             t.estimator,
             t.mode if t.models == 1 else f"{t.models} {t.mode}",
             f"{t.bare:.2f}",
-            f"{t.bare / first[t.mode]:.2f}",
+            f"{t.bare / first[t.mode].bare:.2f}",
+            f"{t.flops / first[t.mode].flops:.2f}",
             f"{t.bare / t.floor:.1f}",
             f"{t.fit:.2f}",
-            f"{t.fit / t.bare:.2f}",
+            f"{t.fit_ratio:.2f}",
             f"{1e3 / t.fit:.0f}",
             f"{t.as_dict()['examples_per_second']:.0f}",
             f"{t.memory:.0f}",
         )
         for t in times
     ]
-    columns = ["", "mode", "ms", "to first", "to floor", "fit ms", "to bare", "steps/s", "images/s", "MiB"]
+    columns = ["", "mode", "ms", "to first", "products", "to floor", "fit ms", "to bare", "steps/s", "images/s", "MiB"]
     where = f"{args.threads} thread(s)" if device.type == "cpu" else torch.cuda.get_device_name(device)
     print_table(f"A step at batch {args.batch_size}, {args.num_layers} layer(s) of 200, {where}", columns, rows)
     found = {(t.estimator, t.mode): t.bare for t in times}

@@ -95,7 +95,7 @@ class Update:
         self.failed = torch.zeros(shape, dtype=torch.bool, device=device)
         self.loss = torch.zeros(shape, dtype=template.mean.dtype, device=device)
         self._records = {name: _not_scalar(getattr(self, name)) for name in ("tally", "last", "steps", "failed", "loss")}
-        # Of each group: rate, factor on the root of the second moment, weight decay, and whether it is to move.
+        # Of each group: rate, factor on the root of the second moment, weight decay with its sign changed, whether it moves.
         self._settings = torch.zeros(*shape, len(position), 4, dtype=template.mean.dtype, device=device)
         self._clock = torch.zeros(1, dtype=torch.int64, device=device)
         self._next_iteration = 0
@@ -119,9 +119,8 @@ class Update:
                 records[key].copy_(tensor)
             clock.add_(1)
 
-        self._step = compiled(step) if compile else step
-        if compile and device.type == "cuda":
-            self._step = _Replayed(self._step)
+        self._function = compiled(step) if compile else step
+        self._step = _Replayed(self._launch) if compile and device.type == "cuda" else self._launch
         self._kept = (self._state, self._records, self._settings, streams, self._clock)
 
     def __call__(self, x: Tensor, iteration: int, move_theta: bool = True) -> None:
@@ -133,15 +132,18 @@ class Update:
             move_theta: whether theta is to change, or phi alone.
         """
         self._moves.append(move_theta)
-        # Within a block nothing runs between two steps that could have changed what was compiled, so only the first looks.
-        unguarded = x.shape == self._shape
-        self._shape = x.shape
         self._set(move_theta)
         if iteration != self._next_iteration:
             self._clock.fill_(iteration)
         self._next_iteration = iteration + 1
+        self._step(*self._kept, x)
+
+    def _launch(self, *kept_and_batch: Any) -> None:
+        shape = kept_and_batch[-1].shape
+        # Within a block nothing runs between two steps that could have changed what was compiled, so only the first looks.
+        unguarded, self._shape = shape == self._shape, shape
         with torch.no_grad(), torch.compiler.set_stance(skip_guard_eval_unsafe=True) if unguarded else nullcontext():
-            self._step(*self._kept, x)
+            self._function(*kept_and_batch)
 
     def end_block(self) -> list[int]:
         """Tell the optimizer how many steps were done; the next step will look whether anything has changed meanwhile.
@@ -175,7 +177,7 @@ class Update:
                 count, settings = max(1, counts[group]), self.optimizer.param_groups[index]
                 beta1, beta2 = settings["betas"]
                 rate, factor = float(settings["lr"]) / (1 - beta1**count), (1 - beta2**count) ** -0.5
-                rows.append((rate, factor, settings["weight_decay"], float(moves)))
+                rows.append((rate, factor, -settings["weight_decay"], float(moves)))
         new = torch.tensor(rows, dtype=self._settings.dtype).reshape(self._settings.shape)
         # From pinned memory the copy to a GPU does not wait for what the GPU still has to do.
         self._settings.copy_(new.pin_memory() if self._settings.is_cuda else new, non_blocking=True)
@@ -287,10 +289,11 @@ def _one_step(model: DiscreteVAE, names: Sequence[str], group: dict[str, int], a
         bound = None if clip is None else _bounds(gradients, group, clip)
         new: dict[str, Tensors] = {"parameters": {}, "exp_avg": {}, "exp_avg_sq": {}}
         for name, gradient in gradients.items():
-            rate, factor, weight_decay, moves = settings[group[name]].unbind()
+            rate, factor, negative_decay, moves = settings[group[name]].unbind()
             stay = keep | (moves == 0)
             parameter = state["parameters"][name]
-            gradient = (gradient if bound is None else gradient * bound[group[name]]) + weight_decay * parameter
+            # A sum with a matrix product would be compiled into a product that starts from a copy of the other summand.
+            gradient = (gradient if bound is None else gradient * bound[group[name]]) - negative_decay * parameter
             exp_avg = beta1 * state["exp_avg"][name] + (1 - beta1) * gradient
             exp_avg_sq = beta2 * state["exp_avg_sq"][name] + (1 - beta2) * gradient * gradient
             moved = parameter - rate * exp_avg / (exp_avg_sq.sqrt() * factor + eps)
