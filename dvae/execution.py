@@ -12,7 +12,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-__all__ = ["block", "count_updates", "logs_now"]
+__all__ = ["block", "count_updates", "logs_now", "usual_batch_size"]
 
 
 def block(
@@ -76,6 +76,17 @@ def count_updates(trainer: pl.Trainer, number: int) -> None:
 def logs_now(trainer: pl.Trainer) -> bool:
     """Whether Lightning writes what is logged now."""
     return trainer._logger_connector.should_update_logs
+
+
+def usual_batch_size(trainer: pl.Trainer, at_hand: int) -> int | None:
+    """The size of the training batches but for an epoch's last; None where the loader does not say, or a batch says otherwise.
+
+    Arguments:
+        trainer: in ``training_step``.
+        at_hand: the size of the batch that was handed out.
+    """
+    size = getattr(trainer.train_dataloader, "batch_size", None)
+    return size if isinstance(size, int) and (at_hand == size or trainer.is_last_batch) else None
 
 
 def _next_batch(trainer: pl.Trainer, module: pl.LightningModule) -> Any:

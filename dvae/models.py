@@ -18,7 +18,7 @@ from torch._dynamo.exc import TorchDynamoException
 from dvae.config import Configurable, import_class, instantiate
 from dvae.errors import InputError, NonFiniteError
 from dvae.estimators import RELAX, GradientEstimator
-from dvae.execution import block, count_updates, logs_now
+from dvae.execution import block, count_updates, logs_now, usual_batch_size
 from dvae.latents import Latent
 from dvae.metrics import MeanWithError
 from dvae.networks import FactorialPrior, Linear
@@ -70,8 +70,8 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         phi_warmup_steps: the first updates change phi alone (1,000 in the paper for RELAX); skipped where there is no phi.
         val_num_samples: samples of the importance-weighted bound in validation.
         compile: run the whole step as one compiled function, :class:`dvae.update.Update`: faster after a compilation of some
-            seconds. "auto" does so in runs of at least 10,000 updates. Where an estimator's or a subclass's code cannot be
-            compiled, one warning says why and the step runs as it is.
+            seconds. "auto" does so in runs of at least 10,000 updates. The last batch of an epoch, if it is smaller, runs as it is.
+            Where an estimator's or a subclass's code cannot be compiled, one warning says why, and so does every step.
         steps_per_execution: batches that one ``training_step`` takes, so that Lightning's own work is done once for all of them. It
             changes no number: steps, logs, validations, schedules and checkpoints are where they are with 1. Only callbacks'
             hooks around a batch are called once for all.
@@ -524,7 +524,8 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         alone = self.accumulate_grad_batches == 1 and type(self).step is DiscreteVAE.step
         if alone and fits(self.trainer, optimizer.optimizer):
             try:
-                self._update = Update([self], optimizer.optimizer, x)  # type: ignore[arg-type]
+                adam: Any = optimizer.optimizer
+                self._update = Update([self], adam, x, usual_batch_size(self.trainer, len(x)))
             except NotCompilable as error:
                 self.stop_compiling(error)
                 return None

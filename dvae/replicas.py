@@ -17,7 +17,7 @@ from torch._dynamo.exc import TorchDynamoException
 from dvae.config import instantiate
 from dvae.data import TensorLoader
 from dvae.errors import InputError, NonFiniteError
-from dvae.execution import block, count_updates, logs_now
+from dvae.execution import block, count_updates, logs_now, usual_batch_size
 from dvae.models import DiscreteVAE, culprits
 from dvae.update import NotCompilable, Update, fits
 
@@ -204,7 +204,9 @@ class Replicas(pl.LightningModule):
                 "gradients; one of these is otherwise"
             )
         try:
-            update = Update(self.models, optimizer.optimizer, x[0], compile=self.models[0].compiles)  # type: ignore[arg-type]
+            adam: Any = optimizer.optimizer
+            batch_size = usual_batch_size(self.trainer, x.shape[1])
+            update = Update(self.models, adam, x[0], batch_size, compile=self.models[0].compiles)
         except NotCompilable as error:
             raise InputError(f"replicas need a step that is a function of parameters, batch and noise, but {error}") from None
         for index in self._stopped:

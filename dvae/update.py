@@ -44,6 +44,8 @@ class Update:
         models: R of them. If R > 1, their parameters, buffers and moments become views of stacked tensors.
         optimizer: Adam over the parameters of all of them; its learning rates may change between steps.
         x: a batch of one model, [B, num_pixels], to learn the metrics' names from.
+        batch_size: the B of nearly all batches. One of another size, such as the last of an epoch, is too rare to compile code
+            for, and runs as it is. With None there is code for every size.
         compile: whether the step is compiled.
 
     Attributes:
@@ -57,7 +59,15 @@ class Update:
         NotCompilable: the step depends on more than parameters, batch and noise.
     """
 
-    def __init__(self, models: Sequence[DiscreteVAE], optimizer: torch.optim.Adam, x: Tensor, *, compile: bool = True) -> None:
+    def __init__(
+        self,
+        models: Sequence[DiscreteVAE],
+        optimizer: torch.optim.Adam,
+        x: Tensor,
+        batch_size: int | None = None,
+        *,
+        compile: bool = True,
+    ) -> None:
         template, several = models[0], len(models) > 1
         self.optimizer = optimizer
         self.names = _metric_names(template, x)
@@ -119,8 +129,9 @@ class Update:
                 records[key].copy_(tensor)
             clock.add_(1)
 
-        self._function = compiled(step) if compile else step
-        self._step = _Replayed(self._launch) if compile and device.type == "cuda" else self._launch
+        self._plain, self._compiled = step, compiled(step) if compile else step
+        self._common = _Replayed(self._launch) if compile and device.type == "cuda" else self._launch
+        self._batch_size = batch_size
         self._kept = (self._state, self._records, self._settings, streams, self._clock)
 
     def __call__(self, x: Tensor, iteration: int, move_theta: bool = True) -> None:
@@ -136,14 +147,16 @@ class Update:
         if iteration != self._next_iteration:
             self._clock.fill_(iteration)
         self._next_iteration = iteration + 1
-        self._step(*self._kept, x)
+        with torch.no_grad():
+            rare = self._batch_size not in (None, x.shape[-2])
+            (self._plain if rare else self._common)(*self._kept, x)
 
     def _launch(self, *kept_and_batch: Any) -> None:
         shape = kept_and_batch[-1].shape
         # Within a block nothing runs between two steps that could have changed what was compiled, so only the first looks.
         unguarded, self._shape = shape == self._shape, shape
-        with torch.no_grad(), torch.compiler.set_stance(skip_guard_eval_unsafe=True) if unguarded else nullcontext():
-            self._function(*kept_and_batch)
+        with torch.compiler.set_stance(skip_guard_eval_unsafe=True) if unguarded else nullcontext():
+            self._compiled(*kept_and_batch)
 
     def end_block(self) -> list[int]:
         """Tell the optimizer how many steps were done; the next step will look whether anything has changed meanwhile.
@@ -191,7 +204,7 @@ def compiled(function: Callable) -> Callable:
     """
     code = function.__code__.replace()
     own = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
-    # An epoch has two batch sizes, and code for each is faster than code for any; a partial graph would be slow silently.
+    # Code for one shape is faster than code for any; a partial graph would be slow silently.
     return torch.compile(own, dynamic=False, fullgraph=True)
 
 

@@ -356,6 +356,34 @@ def test_whole_step_compiled_leaves_the_run_of_the_eager_one(name, latent, optio
             assert value == second[column] == "" or float(value) == pytest.approx(float(second[column]), rel=1e-5), column
 
 
+def test_only_batches_of_the_usual_size_are_compiled_for(tmp_path, tiny_data, monkeypatch):
+    """The last batch of an epoch is too rare; where the loader does not say what is usual, or wrongly, all sizes are compiled."""
+    sizes = set()
+
+    def watched(function):
+        return lambda *arguments: (sizes.add(len(arguments[-1])), function(*arguments))[1]
+
+    def fit(loader):
+        sizes.clear()
+        model = DiscreteVAE(LOO(), compile=True, steps_per_execution=4, **TINY)
+        model.set_mean(tiny_data.mean)
+        run = trainer(tmp_path, max_steps=20)
+        run.fit(model, loader)
+        assert run.global_step == 20
+        assert model._compiling
+        return set(sizes)
+
+    monkeypatch.setattr("dvae.update.compiled", watched)
+    images = tiny_data.split("train").float()
+    sampler = torch.utils.data.BatchSampler(torch.utils.data.SequentialSampler(images), 12, drop_last=False)
+    doubled = torch.utils.data.DataLoader(images, batch_size=6, collate_fn=lambda rows: torch.stack(rows + rows))
+    last = len(images) % 12
+    assert 0 < last < 6
+    assert fit(torch.utils.data.DataLoader(images, batch_size=12)) == {12}
+    assert fit(torch.utils.data.DataLoader(images, batch_sampler=sampler)) == {12, last}
+    assert fit(doubled) == {12, 2 * last}
+
+
 def test_a_whole_step_that_turns_non_finite_stops_at_its_step_with_the_last_good_parameters(tmp_path, tiny_data):
     class Breaks(DiscreteVAE):
         def objective(self, terms):
