@@ -48,7 +48,7 @@ ESTIMATORS = {name: make for name, make in CATALOGUE.items() if Bernoulli in mak
 MODES = ("eager", "compiled", "replicas")
 """One operation after the other; the whole step as one function; that of several models at once."""
 
-_WARM_UP, _BLOCK, _STRETCH = 30, 50, 200
+_WARM_UP, _BLOCK = 30, 50
 
 
 class StepTime(NamedTuple):
@@ -102,7 +102,7 @@ def benchmark(
         modes: out of :data:`MODES`.
         batch_size: examples in a batch of one model.
         replicas: models in the mode of that name.
-        steps: timed steps in each repetition.
+        steps: timed steps in each repetition, and about as many in each of three stretches of ``Trainer.fit``.
         repetitions: how often each is timed; compiling is not counted.
         device: where.
         progress: called after each timing, of which there are ``len(estimators) * len(modes) * (repetitions + 1)``.
@@ -137,7 +137,7 @@ def benchmark(
             rates.append(_matrix_rate(batch_size, device))
             times[subject].append(subject.run(steps))
             if repetition == repetitions // 2:
-                fits[subject] = subject.fit(stretches=5)
+                fits[subject] = subject.fit(3, max(1, steps // _BLOCK) * _BLOCK)
             if progress is not None:
                 progress()
     rate = _median(rates)
@@ -329,22 +329,22 @@ class _Subject:
             self._memory = _peak(self.device)
         return 1e3 * seconds / steps
 
-    def fit(self, stretches: int) -> tuple[float, float]:
+    def fit(self, stretches: int, length: int) -> tuple[float, float]:
         """Milliseconds a step through ``Trainer.fit``, the median over stretches of it, and their ratio to the plain loop's.
 
         The plain loop runs between the stretches, so that what else the machine does meanwhile falls on both alike.
         """
         models = self._new(len(self.models))
         module: pl.LightningModule = Replicas(models) if self.mode == "replicas" else models[0]
-        turns = _Turns(self)
+        turns = _Turns(self, length)
         with tempfile.TemporaryDirectory() as folder:
             trainer = pl.Trainer(
-                max_steps=(stretches + 1) * _STRETCH + _BLOCK,
+                max_steps=(stretches + 1) * length + _BLOCK,
                 accelerator="cpu" if self.device.type == "cpu" else "gpu",
                 devices=1,
                 logger=CSVLogger(folder),
                 callbacks=[turns],
-                log_every_n_steps=_STRETCH,
+                log_every_n_steps=200,
                 limit_val_batches=0,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
@@ -375,19 +375,19 @@ class _Subject:
 class _Turns(pl.Callback):
     """Times each stretch of a run but the first, in which it is compiled, and stops the run for a stretch of the plain loop."""
 
-    def __init__(self, subject: _Subject) -> None:
-        self.subject = subject
+    def __init__(self, subject: _Subject, length: int) -> None:
+        self.subject, self.length = subject, length
         self.fit: list[float] = []
         self.bare: list[float] = []
         self._start: float | None = None
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int) -> None:
-        if trainer.global_step % _STRETCH or trainer.global_step == 0:
+        if trainer.global_step % self.length or trainer.global_step == 0:
             return
         _wait(self.subject.device)
         if self._start is not None:
-            self.fit.append(1e3 * (time.perf_counter() - self._start) / _STRETCH)
-        self.bare.append(self.subject.run(_STRETCH))
+            self.fit.append(1e3 * (time.perf_counter() - self._start) / self.length)
+        self.bare.append(self.subject.run(self.length))
         self._start = time.perf_counter()
 
 

@@ -11,6 +11,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch.utils.data import DataLoader, default_collate
+
+from dvae.data import TensorLoader
 
 __all__ = ["block", "count_updates", "logs_now", "usual_batch_size"]
 
@@ -29,10 +33,11 @@ def block(
         accumulated: batches whose gradients wait for their update.
     """
     size, taken = _block_size(trainer, limit, accumulate_grad_batches, accumulated), 1
+    as_is = size > 1 and _stays_as_it_is(trainer, module)
     yield batch
     while taken < size and not trainer.is_last_batch:
         try:
-            following = _next_batch(trainer, module)
+            following = _next_batch(trainer, module, as_is)
         except StopIteration:  # resumed from the end of an epoch, Lightning expects more batches than there are
             break
         yield following
@@ -85,14 +90,27 @@ def usual_batch_size(trainer: pl.Trainer, at_hand: int) -> int | None:
         trainer: in ``training_step``.
         at_hand: the size of the batch that was handed out.
     """
-    size = getattr(trainer.train_dataloader, "batch_size", None)
-    return size if isinstance(size, int) and (at_hand == size or trainer.is_last_batch) else None
+    loader: Any = trainer.train_dataloader
+    known = isinstance(loader, TensorLoader) or (isinstance(loader, DataLoader) and loader.collate_fn is default_collate)
+    if not known or loader.batch_size is None or trainer.num_training_batches == 1:
+        return None
+    return loader.batch_size if at_hand == loader.batch_size or trainer.is_last_batch else None
 
 
-def _next_batch(trainer: pl.Trainer, module: pl.LightningModule) -> Any:
+def _stays_as_it_is(trainer: pl.Trainer, module: pl.LightningModule) -> bool:
+    """Whether batches come from the device that they are needed on, and no hook of the user's wants to see them."""
+    loader, owners = trainer.train_dataloader, (module, trainer.datamodule)  # type: ignore[attr-defined]
+    hooks = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+    watched = any(is_overridden(hook, owner) for owner in owners if owner is not None for hook in hooks)
+    return isinstance(loader, TensorLoader) and loader.data.device == module.device and not watched
+
+
+def _next_batch(trainer: pl.Trainer, module: pl.LightningModule, as_is: bool) -> Any:
     fetcher = trainer.fit_loop._data_fetcher
     assert fetcher is not None
     batch, _, _ = next(fetcher)
     trainer.fit_loop.epoch_loop.batch_progress.is_last_batch = fetcher.done
+    if as_is:
+        return batch
     batch = module._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch), dataloader_idx=0)
     return trainer.strategy.batch_to_device(batch, dataloader_idx=0)

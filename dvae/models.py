@@ -11,9 +11,7 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
-from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
 from dvae.config import Configurable, import_class, instantiate
 from dvae.errors import InputError, NonFiniteError
@@ -25,7 +23,7 @@ from dvae.networks import FactorialPrior, Linear
 from dvae.noise import noise_stream, place, seeded_generator, uniform
 from dvae.objectives import ELBOTerms, bernoulli_log_likelihood, importance_weighted_bound
 from dvae.step import Layer, StepOutput, step_loss
-from dvae.update import NotCompilable, Update, compiled, fits
+from dvae.update import FAILURES, NotCompilable, Update, compiled, fits, warn_not_compiled
 
 __all__ = ["DiscreteVAE"]
 
@@ -71,7 +69,8 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         val_num_samples: samples of the importance-weighted bound in validation.
         compile: run the whole step as one compiled function, :class:`dvae.update.Update`: faster after a compilation of some
             seconds. "auto" does so in runs of at least 10,000 updates. The last batch of an epoch, if it is smaller, runs as it is.
-            Where an estimator's or a subclass's code cannot be compiled, one warning says why, and so does every step.
+            Where an estimator's or a subclass's code cannot be compiled, one warning says why and the step runs as it is. On a GPU
+            a compiled step does not see what is changed meanwhile, tensors changed in place apart.
         steps_per_execution: batches that one ``training_step`` takes, so that Lightning's own work is done once for all of them. It
             changes no number: steps, logs, validations, schedules and checkpoints are where they are with 1. Only callbacks'
             hooks around a batch are called once for all.
@@ -265,7 +264,10 @@ class DiscreteVAE(Configurable, pl.LightningModule):
         return torch.cat([centred.expand(*samples[0].shape[:-1], -1), *samples], dim=-1)
 
     def noise(self, batch_size: int, *, num_samples: int | None = None, generator: torch.Generator | None = None) -> list[Tensor]:
-        """Uniforms for :meth:`rollout`, [num_noise, K, batch_size, *sample_shape] for each layer."""
+        """Uniforms for :meth:`rollout`, [num_noise, K, batch_size, *sample_shape] for each layer, drawn anew.
+
+        Training takes :meth:`training_noise` instead.
+        """
         dtype, device = self._noise_dtype, self.mean.device
         shapes = self._noise_shapes(batch_size, num_samples)
         return [torch.rand(shape, generator=generator, dtype=dtype, device=device) for shape in shapes]
@@ -282,7 +284,9 @@ class DiscreteVAE(Configurable, pl.LightningModule):
             stream: what :meth:`noise_stream` gave, or the same as a tensor [].
             iteration: from 0 on.
         """
-        start, noise = place(stream, iteration).to(self.mean.device), []
+        # Filled in on the device: a copy from the host would wait for it.
+        counter = iteration if isinstance(iteration, Tensor) else torch.full((), iteration, device=self.mean.device)
+        start, noise = place(stream, counter), []
         for shape in self._noise_shapes(batch_size):
             noise.append(uniform(start, shape, self._noise_dtype))
             start = start + math.prod(shape)
@@ -481,7 +485,7 @@ class DiscreteVAE(Configurable, pl.LightningModule):
             self._compiled_step = compiled(step_loss)
         try:
             return self._compiled_step(self, x, noise)
-        except TorchDynamoException as error:
+        except FAILURES as error:
             self.stop_compiling(error)
             return step_loss(self, x, noise)
 
@@ -536,7 +540,7 @@ class DiscreteVAE(Configurable, pl.LightningModule):
     def _try(self, update: Update, x: Tensor, global_step: int) -> Update | None:
         try:
             update(x, self.iteration, not self.phi() or global_step >= self.phi_warmup_steps)
-        except TorchDynamoException as error:
+        except FAILURES as error:
             self.stop_compiling(error)
             return None
         if self.lr_scheduler is not None:
@@ -553,8 +557,7 @@ class DiscreteVAE(Configurable, pl.LightningModule):
 
     def stop_compiling(self, error: Exception) -> None:
         """Say why the step is not compiled, and run it as it is from here on."""
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        rank_zero_warn(f"the step cannot be compiled and runs as it is: {reason}")
+        warn_not_compiled(error)
         self._compiling, self._update = False, None
 
     def _non_finite(self, loss: Tensor, metrics: Mapping[str, Tensor]) -> NonFiniteError:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -25,7 +24,7 @@ _GAMMA, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB1331
 
 def noise_seed(seed: int, *counters: int) -> int:
     """A 63-bit seed for one (process, iteration, ...) of a run."""
-    return (_folded(seed, counters) & _MASK) >> 1
+    return _folded(seed, counters) >> 1
 
 
 def seeded_generator(generator: torch.Generator, seed: int, *counters: int) -> torch.Generator:
@@ -33,16 +32,14 @@ def seeded_generator(generator: torch.Generator, seed: int, *counters: int) -> t
     return generator.manual_seed(noise_seed(seed, *counters))
 
 
-@lru_cache
 def noise_stream(seed: int, *counters: int) -> int:
     """All noise of one (process, ...) of a run, as a 64-bit number that :func:`place` takes."""
-    return _folded(seed, counters)
+    return _signed(_folded(seed, counters))
 
 
-def place(stream: Tensor | int, iteration: Tensor | int) -> Tensor:
+def place(stream: Tensor | int, iteration: Tensor) -> Tensor:
     """Where in the sequence an iteration of a stream starts, int64 of the arguments' shape."""
-    counter = torch.as_tensor(iteration) + 1
-    return _mixed(counter * _signed(_GAMMA) + stream)
+    return _mixed((iteration + 1) * _signed(_GAMMA) + stream)
 
 
 def uniform(start: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
@@ -73,10 +70,14 @@ def _shifted(bits: Tensor, number: int) -> Tensor:
 
 
 def _folded(seed: int, counters: Sequence[int]) -> int:
-    state = torch.tensor(_signed(seed & _MASK), device="cpu")
+    """:func:`place` once for each counter, in Python's integers."""
+    state = seed & _MASK
     for counter in counters:
-        state = place(state, counter)
-    return int(state)
+        state = (state + (counter + 1) * _GAMMA) & _MASK
+        state = ((state ^ (state >> 30)) * _FIRST) & _MASK
+        state = ((state ^ (state >> 27)) * _SECOND) & _MASK
+        state ^= state >> 31
+    return state
 
 
 def _signed(number: int) -> int:

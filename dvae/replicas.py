@@ -12,14 +12,13 @@ import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 
 from dvae.config import instantiate
 from dvae.data import TensorLoader
 from dvae.errors import InputError, NonFiniteError
 from dvae.execution import block, count_updates, logs_now, usual_batch_size
 from dvae.models import DiscreteVAE, culprits
-from dvae.update import NotCompilable, Update, fits
+from dvae.update import FAILURES, NotCompilable, Update, fits
 
 __all__ = ["Replicas", "joint_adam", "models_of", "replicate"]
 
@@ -188,7 +187,7 @@ class Replicas(pl.LightningModule):
             self._update = self._new_update(x)
         try:
             self._update(x, self.iteration, move_theta)
-        except TorchDynamoException as error:
+        except FAILURES as error:
             self.models[0].stop_compiling(error)
             self._update = self._new_update(x)
             self._update(x, self.iteration, move_theta)

@@ -22,6 +22,7 @@ import torch
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 from torch.func import functional_call
 
 from dvae.step import step_loss
@@ -29,16 +30,25 @@ from dvae.step import step_loss
 if TYPE_CHECKING:
     from dvae.models import DiscreteVAE
 
-__all__ = ["NotCompilable", "Update", "compiled", "fits"]
+__all__ = ["FAILURES", "NotCompilable", "Update", "compiled", "fits", "warn_not_compiled"]
+
+FAILURES = (TorchDynamoException, FailOnRecompileLimitHit)
+"""What a call of a compiled function raises where it cannot be compiled, or not once more."""
 
 Tensors = dict[str, Tensor]
+
+
+# What a step is told of each group of parameters: the rate and the factor on the root of the second moment, both with Adam's
+# correction of the start; the weight decay with its sign changed; beta and 1 - beta of both moments; whether the group moves.
+_SETTINGS = ("rate", "factor", "negative_decay", "beta1", "rest1", "beta2", "rest2", "moves")
 
 
 class Update:
     """The training step of one model, or of R models of one architecture; it changes parameters, buffers and moments in place.
 
     A step whose loss is not finite changes nothing, and neither do those after it: :attr:`failed` says so, without a look at the
-    device in every step. After a block of steps, call :meth:`end_block`.
+    device in every step. After a block of steps, call :meth:`end_block`. If the first step cannot be compiled, its call raises one
+    of :data:`FAILURES` and has changed nothing; if a later one cannot, a warning says so, and steps run as they are from there on.
 
     Arguments:
         models: R of them. If R > 1, their parameters, buffers and moments become views of stacked tensors.
@@ -105,8 +115,7 @@ class Update:
         self.failed = torch.zeros(shape, dtype=torch.bool, device=device)
         self.loss = torch.zeros(shape, dtype=template.mean.dtype, device=device)
         self._records = {name: _not_scalar(getattr(self, name)) for name in ("tally", "last", "steps", "failed", "loss")}
-        # Of each group: rate, factor on the root of the second moment, weight decay with its sign changed, whether it moves.
-        self._settings = torch.zeros(*shape, len(position), 4, dtype=template.mean.dtype, device=device)
+        self._settings = torch.zeros(*shape, len(position), len(_SETTINGS), dtype=template.mean.dtype, device=device)
         self._clock = torch.zeros(1, dtype=torch.int64, device=device)
         self._next_iteration = 0
         streams = torch.tensor([model.noise_stream(0) for model in models], device=device)
@@ -132,6 +141,7 @@ class Update:
         self._plain, self._compiled = step, compiled(step) if compile else step
         self._common = _Replayed(self._launch) if compile and device.type == "cuda" else self._launch
         self._batch_size = batch_size
+        self._is_first = True
         self._kept = (self._state, self._records, self._settings, streams, self._clock)
 
     def __call__(self, x: Tensor, iteration: int, move_theta: bool = True) -> None:
@@ -147,9 +157,17 @@ class Update:
         if iteration != self._next_iteration:
             self._clock.fill_(iteration)
         self._next_iteration = iteration + 1
+        rare = self._batch_size not in (None, x.shape[-2])
         with torch.no_grad():
-            rare = self._batch_size not in (None, x.shape[-2])
-            (self._plain if rare else self._common)(*self._kept, x)
+            try:
+                (self._plain if rare else self._common)(*self._kept, x)
+            except FAILURES as error:
+                if self._is_first:
+                    raise
+                warn_not_compiled(error)
+                self._common = self._plain
+                self._plain(*self._kept, x)
+        self._is_first = False
 
     def _launch(self, *kept_and_batch: Any) -> None:
         shape = kept_and_batch[-1].shape
@@ -190,7 +208,7 @@ class Update:
                 count, settings = max(1, counts[group]), self.optimizer.param_groups[index]
                 beta1, beta2 = settings["betas"]
                 rate, factor = float(settings["lr"]) / (1 - beta1**count), (1 - beta2**count) ** -0.5
-                rows.append((rate, factor, -settings["weight_decay"], float(moves)))
+                rows.append((rate, factor, -settings["weight_decay"], beta1, 1 - beta1, beta2, 1 - beta2, float(moves)))
         new = torch.tensor(rows, dtype=self._settings.dtype).reshape(self._settings.shape)
         # From pinned memory the copy to a GPU does not wait for what the GPU still has to do.
         self._settings.copy_(new.pin_memory() if self._settings.is_cuda else new, non_blocking=True)
@@ -211,8 +229,8 @@ def compiled(function: Callable) -> Callable:
 class _Replayed:
     """A step on a GPU, captured as a CUDA graph after some calls and replayed from then on: one launch in place of each kernel's.
 
-    A graph reads and writes where it did when it was captured. The batch is copied there; everything else that a step is given
-    must be the same tensors in every call, changed in place.
+    A graph reads and writes where it did when it was captured. So each batch is copied to one place for its shape, from the first
+    call on; everything else that a step is given must be the same tensors in every call, changed in place.
     """
 
     _WARM_UP = 3  # calls of each shape that compile, choose kernels and fill caches, none of which a capture may do
@@ -220,36 +238,44 @@ class _Replayed:
     def __init__(self, step: Callable[..., None]) -> None:
         self._step = step
         self._calls: Counter[torch.Size] = Counter()
-        self._graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._places: dict[torch.Size, Tensor] = {}
+        self._graphs: dict[torch.Size, torch.cuda.CUDAGraph] = {}
         self._fails = False
 
     def __call__(self, *kept_and_batch: Any) -> None:
         *kept, x = kept_and_batch
+        if x.shape not in self._places:
+            self._places[x.shape] = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        place = self._places[x.shape].copy_(x)
         self._calls[x.shape] += 1
         if x.shape not in self._graphs and self._calls[x.shape] > self._WARM_UP and not self._fails:
-            self._capture(kept, x)
-        if x.shape not in self._graphs:
-            self._step(*kept, x)
-            return
-        graph, place = self._graphs[x.shape]
-        place.copy_(x)
-        graph.replay()
+            self._capture(*kept, place)
+        if x.shape in self._graphs:
+            self._graphs[x.shape].replay()
+        else:
+            self._step(*kept, place)
 
-    def _capture(self, kept: Sequence[Any], x: Tensor) -> None:
-        graph, place = torch.cuda.CUDAGraph(), x.clone()
+    def _capture(self, *kept_and_place: Any) -> None:
+        graph = torch.cuda.CUDAGraph()
         try:
             # Other threads, such as a data loader's, may use the GPU meanwhile.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._step(*kept, place)
-        except RuntimeError as error:  # nothing has run yet, so that the step can still be done
+                self._step(*kept_and_place)
+        except (RuntimeError, *FAILURES) as error:  # nothing has run yet, so that the step can still be done
             rank_zero_warn(f"the step cannot be captured as a CUDA graph and is launched as it is: {str(error).splitlines()[0]}")
             self._fails = True
             return
-        self._graphs[x.shape] = graph, place
+        self._graphs[kept_and_place[-1].shape] = graph
 
 
 class NotCompilable(RuntimeError):
     """A step cannot be compiled; the message says why."""
+
+
+def warn_not_compiled(error: Exception) -> None:
+    """Say why the step is not compiled."""
+    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    rank_zero_warn(f"the step cannot be compiled and runs as it is: {reason}")
 
 
 def fits(trainer: pl.Trainer, optimizer: torch.optim.Optimizer) -> bool:
@@ -288,7 +314,6 @@ class _Loss(nn.Module):
 def _one_step(model: DiscreteVAE, names: Sequence[str], group: dict[str, int], adam: Any) -> Callable:
     """A pure function from state, settings, where the noise comes from, and batch to the next state and records."""
     loss_of, clip, eps = _Loss(model, names), model.gradient_clip_norm, adam["eps"]
-    beta1, beta2 = adam["betas"]
 
     def step(state: dict[str, Any], settings: Tensor, stream: Tensor, clock: Tensor, x: Tensor) -> Any:
         fixed = {f"model.{name}": tensor for name, tensor in {**state["buffers"], **state["fixed"]}.items()}
@@ -302,13 +327,13 @@ def _one_step(model: DiscreteVAE, names: Sequence[str], group: dict[str, int], a
         bound = None if clip is None else _bounds(gradients, group, clip)
         new: dict[str, Tensors] = {"parameters": {}, "exp_avg": {}, "exp_avg_sq": {}}
         for name, gradient in gradients.items():
-            rate, factor, negative_decay, moves = settings[group[name]].unbind()
+            rate, factor, negative_decay, beta1, rest1, beta2, rest2, moves = settings[group[name]].unbind()
             stay = keep | (moves == 0)
             parameter = state["parameters"][name]
             # A sum with a matrix product would be compiled into a product that starts from a copy of the other summand.
             gradient = (gradient if bound is None else gradient * bound[group[name]]) - negative_decay * parameter
-            exp_avg = beta1 * state["exp_avg"][name] + (1 - beta1) * gradient
-            exp_avg_sq = beta2 * state["exp_avg_sq"][name] + (1 - beta2) * gradient * gradient
+            exp_avg = beta1 * state["exp_avg"][name] + rest1 * gradient
+            exp_avg_sq = beta2 * state["exp_avg_sq"][name] + rest2 * gradient * gradient
             moved = parameter - rate * exp_avg / (exp_avg_sq.sqrt() * factor + eps)
             for key, tensor in (("parameters", moved), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
                 new[key][name] = torch.where(stay, state[key][name], tensor)
@@ -338,19 +363,19 @@ class _Names(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, x: Tensor, noise: Sequence[Tensor]) -> list[str]:
+    def forward(self, x: Tensor) -> list[str]:
+        noise = self.model.training_noise(len(x), self.model.noise_stream(0), torch.zeros((), dtype=torch.int64, device=x.device))
         return list(step_loss(self.model, x, noise).metrics)
 
 
 def _metric_names(model: DiscreteVAE, x: Tensor) -> list[str]:
     """What a step measures, found out by doing one that leaves no trace."""
-    noise = model.noise(1, generator=torch.Generator(x.device))
     buffers = {f"model.{name}": buffer.clone() for name, buffer in model.named_buffers()}
     model.clock_was_read = False
     names: list[str] = []
     try:
         with torch.no_grad():
-            names = functional_call(_Names(model), buffers, (x[:1], noise))
+            names = functional_call(_Names(model), buffers, (x[:1],))
     except RuntimeError:  # a replica has no trainer
         if not model.clock_was_read:
             raise

@@ -9,6 +9,7 @@ import torch
 import dvae
 from dvae.estimators import LOO, NVIL, REBAR, REINFORCE, RELAX, RODEO
 from dvae.models import DiscreteVAE
+from dvae.noise import noise_stream, place, uniform
 from dvae.replicas import Replicas, joint_adam
 from dvae.update import Update, _Replayed
 
@@ -44,6 +45,29 @@ def test_a_step_never_waits_for_the_device(make, count):
             update(x, iteration)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert min(update.end_block()) == 10
+
+
+@needs_gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_gpu_draws_what_a_cpu_draws(dtype):
+    def draw(streams, clock):
+        return torch.vmap(lambda stream: uniform(place(stream, clock[0]), (3, 24, 200), dtype))(streams)
+
+    streams, clock = torch.tensor([noise_stream(seed) for seed in range(4)]), torch.tensor([10**6])
+    for function in (draw, torch.compile(draw, dynamic=False, fullgraph=True)):
+        assert torch.equal(function(streams.cuda(), clock.cuda()).cpu(), draw(streams, clock))
+
+
+@needs_gpu
+def test_replicas_that_share_a_batch_are_replayed():
+    own = models(RELAX, 3)
+    x = torch.ones(8, 16, device="cuda").expand(3, 8, 16)
+    update = Update(own, joint_adam(own), x[0])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="the step cannot be")
+        for iteration in range(10):
+            update(x, iteration)
     assert min(update.end_block()) == 10
 
 
@@ -129,6 +153,17 @@ def test_a_replayed_step_takes_what_each_call_is_given(captures):
     counts, capturable = captures
     assert torch.equal(accumulated(_Replayed(capturable(one_step))), accumulated(one_step))
     assert counts == {"captured": 2, "replayed": 12 + 2}  # of each shape, three of 15 and of 5 calls come before
+
+
+def test_every_batch_of_one_shape_comes_in_one_place_and_layout(captures):
+    _, capturable = captures
+    seen = []
+    replayed = _Replayed(capturable(lambda x: seen.append((x.data_ptr(), x.stride()))))
+    for number in range(10):
+        x = torch.full((5, 4), float(number))
+        replayed(x if number % 2 else x[0].expand(5, 4))
+    assert len(seen) == 10
+    assert len(set(seen)) == 1
 
 
 def test_a_step_that_cannot_be_captured_is_launched_as_it_is(captures, monkeypatch):

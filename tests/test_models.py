@@ -18,6 +18,7 @@ from dvae.evaluate import encode
 from dvae.latents import Bernoulli
 from dvae.networks import MLP, ConvDecoder, ConvEncoder
 from dvae.step import Layer, step_loss
+from dvae.update import FAILURES
 
 TINY = {"num_pixels": 16, "num_latents": 4, "seed": 0}
 
@@ -282,6 +283,8 @@ def history(tmp_path, data, model, name, **kwargs):
     return rows, {key: content[key] for key in kept if key in content}
 
 
+# This one changes Adam's beta too.
+CYCLE = {"class_path": "torch.optim.lr_scheduler.OneCycleLR", "init_args": {"max_lr": 0.1, "total_steps": 40}}
 SCHEDULE = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 5, "gamma": 0.5}}
 
 
@@ -322,7 +325,7 @@ def assert_equal_trees(first, second, exact=False):
 
 WHOLE = [
     ("NVIL", "Bernoulli", {"gradient_clip_norm": 0.5, "weight_decay": 0.1, "phi_warmup_steps": 4, "lr_scheduler": SCHEDULE}),
-    ("REBAR", "Bernoulli", {"phi_lr": 0.1, "kl": "analytic"}),
+    ("REBAR", "Bernoulli", {"kl": "analytic", "lr_scheduler": CYCLE}),
 ]
 
 
@@ -356,6 +359,33 @@ def test_whole_step_compiled_leaves_the_run_of_the_eager_one(name, latent, optio
             assert value == second[column] == "" or float(value) == pytest.approx(float(second[column]), rel=1e-5), column
 
 
+def test_a_step_that_can_be_compiled_no_more_goes_on_as_it_is(tmp_path, tiny_data, monkeypatch):
+    """As where torch.compile has compiled a function too often; nothing is lost of what the block has done before."""
+
+    def run(fails):
+        pl.seed_everything(0, verbose=False)
+        calls = []
+
+        def limited(function):
+            def call(*arguments):
+                calls.append(1)
+                if fails and len(calls) == 7:
+                    raise FAILURES[1]("recompile_limit reached")
+                return function(*arguments)
+
+            return call
+
+        monkeypatch.setattr("dvae.update.compiled", limited)
+        model = DiscreteVAE(LOO(), compile=True, steps_per_execution=4, **TINY)
+        return *history(tmp_path, tiny_data, model, f"limit{fails}"), len(calls)
+
+    *whole, calls = run(False)
+    with pytest.warns(UserWarning, match="cannot be compiled and runs as it is: recompile_limit reached"):
+        *limited, calls_before = run(True)
+    assert (calls, calls_before) == (26, 7)
+    assert_equal_trees(limited, whole, exact=True)
+
+
 def test_only_batches_of_the_usual_size_are_compiled_for(tmp_path, tiny_data, monkeypatch):
     """The last batch of an epoch is too rare; where the loader does not say what is usual, or wrongly, all sizes are compiled."""
     sizes = set()
@@ -382,6 +412,7 @@ def test_only_batches_of_the_usual_size_are_compiled_for(tmp_path, tiny_data, mo
     assert fit(torch.utils.data.DataLoader(images, batch_size=12)) == {12}
     assert fit(torch.utils.data.DataLoader(images, batch_sampler=sampler)) == {12, last}
     assert fit(doubled) == {12, 2 * last}
+    assert fit(torch.utils.data.DataLoader(images, batch_size=100)) == {len(images)}  # the only batch of an epoch
 
 
 def test_a_whole_step_that_turns_non_finite_stops_at_its_step_with_the_last_good_parameters(tmp_path, tiny_data):

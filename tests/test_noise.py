@@ -29,7 +29,7 @@ def test_the_numbers_are_splitmix64s():
 
 @pytest.mark.parametrize("stream", [-(2**63), -1, 0, 2**63 - 1])
 def test_precisions_share_their_first_digits(stream):
-    start = place(stream, 7)
+    start = place(stream, torch.tensor(7))
     double, single = uniform(start, (10_000,), torch.float64), uniform(start, (10_000,), torch.float32)
     assert 0 <= single.min() < 0.001
     assert 0.999 < double.max() < 1
@@ -40,7 +40,7 @@ def test_precisions_share_their_first_digits(stream):
 def test_numbers_of_many_iterations_are_uniform_and_unrelated():
     count, iterations = 500, 400
     stream = noise_stream(0, 0, 0)
-    u = torch.stack([uniform(place(stream, iteration), (count,), torch.float64) for iteration in range(iterations)])
+    u = torch.stack([uniform(place(stream, torch.tensor(iteration)), (count,), torch.float64) for iteration in range(iterations)])
     # Pearson's chi-squared over 64 cells, whose expectation is 63 with standard deviation 11.2.
     expected = u.numel() / 64
     statistic = ((torch.bincount((u * 64).long().flatten(), minlength=64) - expected) ** 2 / expected).sum()
@@ -86,3 +86,4 @@ def test_a_seed_is_mixed_with_one_counter_after_the_other():
         state = splitmix64((state + counter * 0x9E3779B97F4A7C15) & MASK, 1)[0]
     assert noise_seed(5, 1, 2, 3) == state >> 1
     assert noise_stream(5, 1, 2, 3) & MASK == state
+    assert noise_stream(5, 1, 2, 3) == place(noise_stream(5, 1, 2), torch.tensor(3))
