@@ -1,5 +1,6 @@
 """Every command and every program of the README, run as printed."""
 
+import itertools
 import re
 import runpy
 import shlex
@@ -35,11 +36,11 @@ def test_program_runs(program, folder, monkeypatch):
     runpy.run_path(str(path))
 
 
-@pytest.mark.parametrize("commands", COMMANDS, ids=lambda commands: commands[0])
-def test_commands_run(commands, folder, monkeypatch):
+def test_commands_run_one_after_the_other(folder, monkeypatch):
+    """In one test, because later ones read what earlier ones left, and tests of one file may run in several processes."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for command in commands:
+    for command in itertools.chain.from_iterable(COMMANDS):
         assert main(shlex.split(command)[1:]) == 0, command
 
 
