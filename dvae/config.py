@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +19,31 @@ from torch import nn
 
 from dvae.errors import InputError
 
-__all__ = ["Configurable", "Module", "check_yaml", "class_paths", "import_class", "instantiate"]
+__all__ = [
+    "MOVED",
+    "Configurable",
+    "Module",
+    "check_yaml",
+    "class_paths",
+    "current_path",
+    "import_class",
+    "instantiate",
+    "public_path",
+]
+
+MOVED = {
+    "dvae.models.DiscreteVAE": "dvae.DiscreteVAE",
+    "dvae.replicas.Replicas": "dvae.Replicas",
+    "dvae.control_variates.SurrogateNetwork": "dvae.networks.SurrogateNetwork",
+    "dvae.networks.FactorialPrior": "dvae.priors.Factorial",
+    "dvae.toy.SoftSurrogate": "dvae.lab.toy.SoftSurrogate",
+    "dvae.callbacks.BestCheckpoint": "dvae.training.callbacks.BestCheckpoint",
+    "dvae.callbacks.LastCheckpoint": "dvae.training.callbacks.LastCheckpoint",
+    "dvae.callbacks.Pictures": "dvae.training.callbacks.Pictures",
+    "dvae.callbacks.ProgressBar": "dvae.training.callbacks.ProgressBar",
+    "dvae.callbacks.VarianceMonitor": "dvae.training.callbacks.VarianceMonitor",
+}
+"""Where classes are today that older checkpoints and configs name elsewhere."""
 
 # A configuration is a page of text; what is larger was not written by hand, or is a bomb.
 _MAX_BYTES, _MAX_NODES = 2**20, 10**5
@@ -42,9 +67,8 @@ class Configurable:
     @property
     def config(self) -> dict[str, Any]:
         """``{"class_path": str, "init_args": dict}``, plain values throughout."""
-        cls = type(self)
         return {
-            "class_path": f"{cls.__module__}.{cls.__qualname__}",
+            "class_path": public_path(type(self)),
             "init_args": dict(self.__dict__["_init_args"]),
         }
 
@@ -53,13 +77,14 @@ class Module(Configurable, nn.Module):
     """A ``torch.nn.Module`` that remembers its constructor arguments: the base for encoders, decoders and estimators."""
 
 
-def instantiate(config: Any, base: type[T], name: str, **overrides: Any) -> T:
+def instantiate(config: Any, base: type[T], name: str, optional: Mapping[str, Any] | None = None, **overrides: Any) -> T:
     """Build the object that ``config`` describes; an object that already is a ``base`` passes through.
 
     Arguments:
         config: an instance of ``base``, or ``{"class_path": ..., "init_args": {...}}``.
         base: the class that the result must derive from.
         name: what the argument is called, for the error message.
+        optional: further constructor arguments, of those that the class takes.
         overrides: further constructor arguments.
 
     Raises:
@@ -81,6 +106,7 @@ def instantiate(config: Any, base: type[T], name: str, **overrides: Any) -> T:
     arguments = config.get("init_args") or {}
     if not isinstance(arguments, Mapping):
         raise InputError(f"{name}.init_args must be a mapping, got {arguments!r}")
+    overrides |= {key: value for key, value in (optional or {}).items() if key in inspect.signature(cls).parameters}
     try:
         inspect.signature(cls).bind(**arguments, **overrides)
     except TypeError as error:
@@ -90,7 +116,7 @@ def instantiate(config: Any, base: type[T], name: str, **overrides: Any) -> T:
 
 def import_class(path: str, base: type[T], name: str) -> type[T]:
     """Import the class at a dotted ``path`` and check that it derives from ``base``; an InputError names ``name`` otherwise."""
-    module, _, attribute = path.rpartition(".")
+    module, _, attribute = current_path(path).rpartition(".")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
@@ -98,6 +124,24 @@ def import_class(path: str, base: type[T], name: str) -> type[T]:
     if not (isinstance(found, type) and issubclass(found, base)):
         raise InputError(f"{name}: {path!r} is not a subclass of {base.__name__}")
     return found
+
+
+def current_path(path: str) -> str:
+    """Where the class at a path that may be of an older version is today."""
+    return MOVED.get(path, path)
+
+
+def public_path(cls: type) -> str:
+    """The shortest import path of a class: of the outermost package that has it under its name.
+
+    Files within a package may be rearranged without a word in :data:`MOVED`.
+    """
+    parts = cls.__module__.split(".")
+    for length in range(1, len(parts)):
+        package = ".".join(parts[:length])
+        if getattr(sys.modules.get(package), cls.__qualname__, None) is cls:
+            return f"{package}.{cls.__qualname__}"
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def class_paths(config: Any) -> Iterator[str]:
@@ -174,7 +218,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Configurable):
         return value.config
     if isinstance(value, type):
-        return f"{value.__module__}.{value.__qualname__}"
+        return public_path(value)
     if isinstance(value, torch.Tensor) and value.numel() == 1:
         return value.item()
     return {"given_as": f"{type(value).__module__}.{type(value).__qualname__}"}

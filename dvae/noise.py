@@ -13,10 +13,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["noise_seed", "noise_stream", "place", "seeded_generator", "uniform"]
+__all__ = ["mixed_seed", "noise_seed", "noise_stream", "place", "seeded_generator", "uniform"]
 
 _MASK = (1 << 64) - 1
 _GAMMA, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -30,6 +31,12 @@ def noise_seed(seed: int, *counters: int) -> int:
 def seeded_generator(generator: torch.Generator, seed: int, *counters: int) -> torch.Generator:
     """``generator``, set to the noise of the given counters: what is drawn does not depend on what was drawn before it."""
     return generator.manual_seed(noise_seed(seed, *counters))
+
+
+def mixed_seed(*numbers: int) -> int:
+    """A 64-bit seed for a data set's orders and draws; neighbouring numbers give unrelated ones."""
+    # SeedSequence pads with zeros, so that (1,) and (1, 0) would be one seed: the length goes first.
+    return int(np.random.SeedSequence([len(numbers), *numbers]).generate_state(1, np.uint64)[0])
 
 
 def noise_stream(seed: int, *counters: int) -> int:

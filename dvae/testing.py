@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from dvae.certify import Certificate, certify
 from dvae.estimators import GradientEstimator
+from dvae.lab.certify.certificate import Certificate, certify
 
 __all__ = ["certified"]
 

@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 
-from dvae.benchmark import ESTIMATORS, count_products, plot_growth
 from dvae.cli import main
 from dvae.estimators import LOO, REINFORCE
-from dvae.models import DiscreteVAE
+from dvae.lab.benchmark import ESTIMATORS, count_products
+from dvae.report.benchmark import plot_growth
+from dvae.training.module import DiscreteVAE
 
 
 def test_products_of_a_step_are_those_of_its_equations():

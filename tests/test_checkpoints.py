@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from dvae import DiscreteVAE, InputError
-from dvae.checkpoints import find_checkpoint, load_model
 from dvae.estimators import RELAX
-from dvae.networks import MLP
+from dvae.networks.dense import MLP
+from dvae.training.checkpoints import find_checkpoint, load_model
 
 
 class Encoder(nn.Linear):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from dvae.cli import main
-from dvae.report import read_curve
+from dvae.report.curves import read_curve
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

@@ -14,7 +14,6 @@ from dvae import InputError
 from dvae.estimators import (
     ARM,
     ARMS,
-    CATALOGUE,
     LAX,
     LOO,
     NVIL,
@@ -28,7 +27,6 @@ from dvae.estimators import (
     DoubleCV,
     Draw,
     Exact,
-    Facts,
     GradientEstimator,
     GumbelStraightThrough,
     MultiSampleDisARM,
@@ -36,9 +34,11 @@ from dvae.estimators import (
     ReinMax,
     Reparameterization,
     StraightThrough,
-    facts,
 )
-from dvae.latents import Bernoulli, Categorical, Gaussian
+from dvae.estimators.catalogue import CATALOGUE, Facts, facts
+from dvae.latents.bernoulli import Bernoulli
+from dvae.latents.categorical import Categorical
+from dvae.latents.gaussian import Gaussian
 
 B, D, K, C = 5, 3, 2, 4
 

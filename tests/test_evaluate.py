@@ -10,9 +10,11 @@ import dvae
 from dvae import DiscreteVAE, InputError
 from dvae import evaluate as evaluate_function  # the function, not the module of the same name
 from dvae.estimators import LOO, REINFORCE, Concrete
-from dvae.evaluate import _MAX_PIXELS, encode
-from dvae.latents import Bernoulli
-from dvae.metrics import ActiveUnits, MeanWithError, log_gradient_variance
+from dvae.lab.codes import encode
+from dvae.lab.evaluate import _MAX_PIXELS
+from dvae.latents.bernoulli import Bernoulli
+from dvae.metrics import ActiveUnits, MeanWithError
+from dvae.training.gradient_variance import log_gradient_variance
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def test_evaluation_agrees_with_enumeration(model, tiny_data):
     result = evaluate_function(model, tiny_data, num_samples=4000)
     x = tiny_data.split("test").float()
     states = Bernoulli(torch.zeros(4)).enumerate()
-    prior = Bernoulli(model.prior()).log_prob(states)
+    prior = model.prior().log_prob(states)
     with torch.no_grad():
         evidence = torch.stack([torch.logsumexp(prior + model.log_likelihood(row, states), 0) for row in x]).mean().item()
         q = model.encode(x)
@@ -100,7 +102,7 @@ def test_gradient_variance_of_reinforce_is_the_enumerated_one():
     with torch.no_grad():
         q = model.encode(x)
         states = q.enumerate()[:, None]
-        from dvae.step import Layer
+        from dvae.training.step import Layer
 
         f = model.terms(x, [Layer(q, states, states)]).elbo
         g, p = f[..., None] * q.score(states), q.log_prob(states).exp()[..., None]

@@ -8,10 +8,11 @@ import torch
 
 import dvae
 from dvae.estimators import LOO, NVIL, REBAR, REINFORCE, RELAX, RODEO
-from dvae.models import DiscreteVAE
 from dvae.noise import noise_stream, place, uniform
-from dvae.replicas import Replicas, joint_adam
-from dvae.update import Update, _Replayed
+from dvae.training.compilation import Replayed
+from dvae.training.module import DiscreteVAE, joint_optimizer
+from dvae.training.sweep import Replicas
+from dvae.training.whole_step import WholeStep
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -33,7 +34,7 @@ def test_a_step_never_waits_for_the_device(make, count):
     own = models(make, count)
     x = torch.ones(count, 8, 16, device="cuda")
     x = x if count > 1 else x[0]
-    update = Update(own, joint_adam(own), x.reshape(-1, 16))
+    update = WholeStep(own, joint_optimizer(own), x.reshape(-1, 16))
 
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="the step cannot be")
@@ -63,7 +64,7 @@ def test_a_gpu_draws_what_a_cpu_draws(dtype):
 def test_replicas_that_share_a_batch_are_replayed():
     own = models(RELAX, 3)
     x = torch.ones(8, 16, device="cuda").expand(3, 8, 16)
-    update = Update(own, joint_adam(own), x[0])
+    update = WholeStep(own, joint_optimizer(own), x[0])
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="the step cannot be")
         for iteration in range(10):
@@ -151,14 +152,14 @@ def one_step(state, rate, x):
 
 def test_a_replayed_step_takes_what_each_call_is_given(captures):
     counts, capturable = captures
-    assert torch.equal(accumulated(_Replayed(capturable(one_step))), accumulated(one_step))
+    assert torch.equal(accumulated(Replayed(capturable(one_step))), accumulated(one_step))
     assert counts == {"captured": 2, "replayed": 12 + 2}  # of each shape, three of 15 and of 5 calls come before
 
 
 def test_every_batch_of_one_shape_comes_in_one_place_and_layout(captures):
     _, capturable = captures
     seen = []
-    replayed = _Replayed(capturable(lambda x: seen.append((x.data_ptr(), x.stride()))))
+    replayed = Replayed(capturable(lambda x: seen.append((x.data_ptr(), x.stride()))))
     for number in range(10):
         x = torch.full((5, 4), float(number))
         replayed(x if number % 2 else x[0].expand(5, 4))
@@ -172,6 +173,6 @@ def test_a_step_that_cannot_be_captured_is_launched_as_it_is(captures, monkeypat
 
     monkeypatch.setattr(torch.cuda, "graph", refuse)
     with pytest.warns(UserWarning, match="cannot be captured as a CUDA graph .* not permitted") as told:
-        total = accumulated(_Replayed(one_step))
+        total = accumulated(Replayed(one_step))
     assert len(told) == 1
     assert torch.equal(total, accumulated(one_step))

@@ -16,11 +16,12 @@ from scipy.io import savemat
 
 import dvae
 from dvae import DiscreteVAE, InputError
-from dvae.checkpoints import load_model
 from dvae.cli import main
 from dvae.config import check_yaml
-from dvae.data import ArrayData, Omniglot
-from dvae.evaluate import open_model
+from dvae.data.module import ArrayData
+from dvae.data.omniglot import Omniglot
+from dvae.lab.evaluate import open_model
+from dvae.training.checkpoints import load_model
 
 FEW, MANY = 60, 520
 _SECONDS, _MEGABYTES = 20, 1500

@@ -8,8 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dvae
-from dvae.estimators import CATALOGUE, Concrete, GradientEstimator, GumbelStraightThrough
-from dvae.latents import Bernoulli, Categorical, Gaussian, Latent
+from dvae.estimators import Concrete, GradientEstimator, GumbelStraightThrough
+from dvae.estimators.catalogue import CATALOGUE
+from dvae.latents.base import Latent
+from dvae.latents.bernoulli import Bernoulli
+from dvae.latents.categorical import Categorical
+from dvae.latents.gaussian import Gaussian
 
 FAMILIES: dict[str, type[Latent]] = {"Bernoulli": Bernoulli, "Categorical": Categorical, "Gaussian": Gaussian}
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]

@@ -12,13 +12,16 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import dvae
 from dvae import DiscreteVAE, InputError, NonFiniteError
-from dvae.checkpoints import load_model
-from dvae.estimators import CATALOGUE, LOO, NVIL, REBAR, REINFORCE, RELAX, VIMCO, Concrete, GradientEstimator
-from dvae.evaluate import encode
-from dvae.latents import Bernoulli
-from dvae.networks import MLP, ConvDecoder, ConvEncoder
-from dvae.step import Layer, step_loss
-from dvae.update import FAILURES
+from dvae.estimators import LOO, NVIL, REBAR, REINFORCE, RELAX, VIMCO, Concrete, GradientEstimator
+from dvae.estimators.catalogue import CATALOGUE
+from dvae.lab.codes import encode
+from dvae.latents.bernoulli import Bernoulli
+from dvae.models import Layer
+from dvae.networks.convolutional import ConvDecoder, ConvEncoder
+from dvae.networks.dense import MLP
+from dvae.training.checkpoints import load_model
+from dvae.training.compilation import FAILURES
+from dvae.training.step import step_loss
 
 TINY = {"num_pixels": 16, "num_latents": 4, "seed": 0}
 
@@ -44,7 +47,7 @@ X = torch.tensor([[1.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.0]], dtype=torch.float
 def log_evidence(model: DiscreteVAE, x: torch.Tensor) -> torch.Tensor:
     """log p(x) under one layer, by enumeration."""
     states = Bernoulli(torch.zeros(3, dtype=torch.float64)).enumerate()
-    prior = Bernoulli(model.prior()).log_prob(states)
+    prior = model.prior().log_prob(states)
     return torch.stack([torch.logsumexp(prior + model.log_likelihood(row, states), 0) for row in x])
 
 
@@ -94,7 +97,7 @@ def test_importance_weighted_bound_grows_from_the_elbo_to_the_evidence():
 def test_model_samples_have_the_enumerated_pixel_means():
     model = small_model()
     states = Bernoulli(torch.zeros(3, dtype=torch.float64)).enumerate()
-    exact = (Bernoulli(model.prior()).log_prob(states).exp()[:, None] * torch.sigmoid(model.decode(states))).sum(0)
+    exact = (model.prior().log_prob(states).exp()[:, None] * torch.sigmoid(model.decode(states))).sum(0)
     samples = model.sample(50_000, torch.Generator().manual_seed(0))
     z = (samples.mean(0) - exact) / (samples.std(0) / math.sqrt(50_000))
     assert z.abs().max() < 4

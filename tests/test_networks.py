@@ -9,9 +9,11 @@ from torch import nn
 import dvae
 from dvae import InputError
 from dvae.config import class_paths, import_class, instantiate
-from dvae.control_variates import SurrogateNetwork
 from dvae.estimators import RELAX
-from dvae.networks import MLP, ConvDecoder, ConvEncoder, FactorialPrior, Linear, dense
+from dvae.networks.convolutional import ConvDecoder, ConvEncoder
+from dvae.networks.dense import MLP, Linear, dense
+from dvae.networks.surrogate import SurrogateNetwork
+from dvae.priors import Factorial
 
 
 def test_linear_is_one_affine_map_with_glorot_weights_and_zero_biases():
@@ -56,7 +58,7 @@ def test_surrogate_network_is_a_dense_network_on_the_concatenation():
         (lambda: MLP(0, 3), r"layer sizes must be at least 1, got \[0, 200, 200, 3\]"),
         (lambda: MLP(2, 3, activation="sin"), "activation must be one of .*, got 'sin'"),
         (lambda: ConvEncoder(5, (1, 30, 30)), r"image_shape must be .* divisible by 4, got \(1, 30, 30\)"),
-        (lambda: FactorialPrior(0), "num_latents must be at least 1, got 0"),
+        (lambda: Factorial(0), "num_latents must be at least 1, got 0"),
     ],
 )
 def test_bad_sizes_are_named(make, message):

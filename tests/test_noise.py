@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dvae.estimators import RELAX
-from dvae.models import DiscreteVAE
 from dvae.noise import noise_seed, noise_stream, place, uniform
+from dvae.training.module import DiscreteVAE
 
 MASK = (1 << 64) - 1
 

@@ -11,12 +11,13 @@ import torch
 from torch.utils._pytree import tree_flatten
 
 import dvae
-from dvae.checkpoints import extract, load_model, read_checkpoint
 from dvae.cli import main
 from dvae.errors import InputError, NonFiniteError
 from dvae.estimators import LOO, NVIL, REBAR, RELAX, RODEO, Concrete
-from dvae.models import DiscreteVAE
-from dvae.replicas import Replicas, replicate
+from dvae.training.checkpoints import load_model, read_checkpoint
+from dvae.training.module import DiscreteVAE
+from dvae.training.record import extract
+from dvae.training.sweep import Replicas, replicate
 
 TINY = {"num_pixels": 16, "num_latents": 4, "lr": 0.01, "steps_per_execution": 7}
 

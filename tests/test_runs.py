@@ -15,8 +15,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from dvae.checkpoints import load_model
 from dvae.cli import main
+from dvae.training.checkpoints import load_model
 
 ROOT = Path(__file__).parent.parent
 
@@ -70,7 +70,7 @@ import pytorch_lightning as pl
 import torch
 
 import dvae
-from dvae.callbacks import Pictures, VarianceMonitor
+from dvae.training.callbacks import Pictures, VarianceMonitor
 
 
 class Recording(dvae.DiscreteVAE):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from dvae import InputError
-from dvae.toy import plot_curves, plot_surrogates, toy, write_csv
+from dvae.lab.toy import toy, write_csv
+from dvae.report.toy import plot_curves, plot_surrogates
 
 
 def test_seeds_run_together_are_seeds_run_alone():

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from dvae import DiscreteVAE, InputError
-from dvae.estimators import CATALOGUE, REBAR
-from dvae.metrics import log_gradient_variance
-from dvae.variance import applicable_estimators, compare_variance, plot_variance
+from dvae.estimators import REBAR
+from dvae.estimators.catalogue import CATALOGUE
+from dvae.lab.variance import applicable_estimators, compare_variance
+from dvae.report.variance import plot_variance
+from dvae.training.gradient_variance import log_gradient_variance
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from torch import Tensor
 
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective
-from dvae.latents import Bernoulli
+from dvae.latents.bernoulli import Bernoulli
 
 __all__ = ["ARM", "ARMS", "U2G", "DisARM"]
 
 
-class ARM(GradientEstimator):
+class ARM(GradientEstimator[Bernoulli]):
     r"""Augment-REINFORCE-merge: the difference of f at two samples from opposite uniforms.
 
     .. math:: g = (f(b) - f(\tilde b)) (u - \tfrac12), \qquad b = 1[u > 1 - p], \qquad \tilde b = 1[1 - u > 1 - p]
@@ -32,7 +32,7 @@ class ARM(GradientEstimator):
         return difference[..., None] * (draw.noise[0] - 0.5)
 
 
-class DisARM(GradientEstimator):
+class DisARM(GradientEstimator[Bernoulli]):
     r"""ARM with the uniforms integrated out given the pair; also called U2G.
 
     .. math:: g = \tfrac12 (f(b) - f(\tilde b)) (b - \tilde b)\, \sigma(|\text{logits}|)
@@ -60,7 +60,7 @@ class DisARM(GradientEstimator):
 U2G = DisARM
 
 
-class ARMS(GradientEstimator):
+class ARMS(GradientEstimator[Bernoulli]):
     r"""Antithetic REINFORCE over n samples, negatively correlated through a Dirichlet copula.
 
     .. math:: g = \frac{1}{n - 1} \sum_i \Big(f(b_i) - \frac1n \sum_j f(b_j)\Big) \frac{b_i - p}{1 - \rho}

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from typing_extensions import TypeVar
 
 from dvae.config import Module
 from dvae.errors import InputError
-from dvae.latents import Bernoulli, Latent
+from dvae.functional import frozen
+from dvae.latents.base import Latent
+from dvae.latents.bernoulli import Bernoulli
 from dvae.objectives import importance_weighted_bound
 
 __all__ = ["Draw", "Estimate", "GradientEstimator", "Objective", "value_and_derivative"]
 
 Objective = Callable[..., Tensor]
 """``f(sample, temperature=None)``: samples [*, K, B, D] to a value per example [*, K, B]; larger is better. A temperature says that
-the sample is relaxed."""
+the sample is relaxed. An f with a method ``frozen()`` says itself what it is with its parameters held fixed."""
 
 
 def value_and_derivative(f: Callable[[Tensor], Tensor], sample: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,7 +65,7 @@ class Draw(NamedTuple):
     noise: [num_noise, K, B, D], uniform on (0, 1).
     z: [K, B, D], relaxed samples, made from ``noise[0]``.
     b: [K, B, D], their hard samples.
-    value: [K, B], f(b), without a graph.
+    value: [K, B], f(b); with its graph where :meth:`GradientEstimator.draw` made it, without in :meth:`GradientEstimator.gradient`.
     """
 
     noise: Tensor
@@ -72,7 +74,11 @@ class Draw(NamedTuple):
     value: Tensor
 
 
-class GradientEstimator(Module):
+Q = TypeVar("Q", bound=Latent, default=Any)
+"""The latents that an estimator is for."""
+
+
+class GradientEstimator(Module, Generic[Q]):
     r"""Base class: it draws, evaluates f with the graph to theta, and hands the subclass a frozen f for everything else.
 
     A subclass writes one equation, :meth:`gradient`. Its ``parameters()`` are phi, trained to minimise the gradient's variance; its
@@ -113,7 +119,7 @@ class GradientEstimator(Module):
         """Evaluations of f in one estimate."""
         return None if self.evaluations_per_sample is None else self.num_samples * self.evaluations_per_sample
 
-    def gradient(self, f: Objective, q: Any, draw: Draw, context: Tensor | None) -> Tensor:
+    def gradient(self, f: Objective, q: Q, draw: Draw, context: Tensor | None) -> Tensor:
         """The estimator's equation: a gradient per sample, [K, B, D]; the estimate is its mean over K.
 
         Arguments:
@@ -153,12 +159,59 @@ class GradientEstimator(Module):
             self.build(num_latents, num_context)
             self.is_built = True
 
-    def estimate(self, f: Objective, q: Latent, draw: Draw, context: Tensor | None) -> Tensor:
-        """The gradient per sample, [K, B, D], and one advance of the running statistics; f must be frozen."""
+    def draw(self, f: Objective, q: Latent, *, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Draw:
+        """The first half: noise, samples, and f at the hard ones with its graph.
+
+        Arguments:
+            f, q, noise, generator: as in :meth:`forward`.
+
+        Raises:
+            InputError: the estimator does not support q's family, or f returns another shape than [K, B].
+        """
+        self.require_support(type(q))
+        q = q.detach()
+        if noise is None:
+            noise = q.noise(self.num_noise, self.num_samples, generator=generator)
+        z = q.relaxed(noise[0])
+        b = q.hard(z)
+        value = _floating(f(b), b.dtype)
+        expected = (self.num_samples, *q.batch_shape)
+        if value.shape != expected:
+            raise InputError(
+                f"f must return one value per example, shape {expected}, for samples {tuple(b.shape)}; got {tuple(value.shape)}"
+            )
+        return Draw(noise, z, b, value)
+
+    def estimate(self, f: Objective, q: Latent, draw: Draw, context: Tensor | None = None) -> Tensor:
+        """The second half: the gradient, of the logits' shape, and one advance of the running statistics.
+
+        Everybody who wants a gradient comes through here: f is frozen, q and the draw are cut from the graph.
+
+        Arguments:
+            f: the objective; it is called by estimators that need it at other samples, or its derivative.
+            q: the distribution that was drawn from, logits [B, D]; or [K, B, D], where each sample has its own.
+            draw: noise, samples and values, from :meth:`draw` or from outside.
+            context: [B, C] or [K, B, C], or None.
+
+        Raises:
+            InputError: f is a plain function of trainable parameters, or has no derivative where one is needed; the estimator does
+                not support q's family; or the equation gives another shape than it should.
+        """
+        self.require_support(type(q))
+        q = q.detach()
+        f = _frozen(f, draw.value)
+        if self.differentiates and not self._derivative_checked and not torch.compiler.is_compiling():
+            self._require_derivative(f, draw.b)
+        draw = Draw(draw.noise, draw.z.detach(), draw.b, draw.value.detach().to(draw.z.dtype))
         grad = self.gradient(f, q, draw, context)
+        expected = (*draw.value.shape, *q.logits.shape[-q.event_dim :])
+        if grad.shape != expected:
+            raise InputError(
+                f"{type(self).__name__}.gradient must return a gradient for each sample, shape {expected}, got {tuple(grad.shape)}"
+            )
         if self.training:
             self.update(draw)
-        return grad
+        return grad if q.logits.dim() == grad.dim() else grad.mean(0)
 
     def forward(
         self,
@@ -182,24 +235,9 @@ class GradientEstimator(Module):
                 one is needed; or the estimator does not support q's family.
         """
         self.require_support(type(q))
-        q = q.detach()
-        if noise is None:
-            noise = q.noise(self.num_noise, self.num_samples, generator=generator)
-        z = q.relaxed(noise[0])
-        b = q.hard(z)
-        self.ensure_built(q.flat(b).shape[-1], 0 if context is None else context.shape[-1])
-        value = _floating(f(b), b.dtype)
-        expected = (self.num_samples, *q.batch_shape)
-        if value.shape != expected:
-            raise InputError(
-                f"f must return one value per example, shape {expected}, for samples {tuple(b.shape)}; got {tuple(value.shape)}"
-            )
-        frozen = _frozen(f, value)
-        if self.differentiates and not self._derivative_checked and not torch.compiler.is_compiling():
-            self._require_derivative(frozen, b)
-        draw = Draw(noise, z, b, value.detach().to(z.dtype))
-        grad = self.estimate(frozen, q, draw, context)
-        return Estimate(self.combine(value), grad.mean(0))
+        self.ensure_built(q.flat(q.mode()).shape[-1], 0 if context is None else context.shape[-1])
+        draw = self.draw(f, q, noise=noise, generator=generator)
+        return Estimate(self.combine(draw.value), self.estimate(f, q, draw, context))
 
     def require_support(self, latent: type[Latent]) -> None:
         """An InputError where the equation does not hold for this family of latents."""
@@ -226,21 +264,16 @@ class GradientEstimator(Module):
 
 def _frozen(f: Objective, value: Tensor) -> Objective:
     """f on detached theta, with an optional temperature argument."""
+    if hasattr(f, "frozen"):
+        return f.frozen()
+    takes_temperature = _takes_temperature(f.forward if isinstance(f, nn.Module) else f)
     if isinstance(f, nn.Module):
-        theta = {name: tensor.detach() for name, tensor in f.named_parameters()}
-        module, takes_temperature = f, _takes_temperature(f.forward)
-
-        def frozen(sample: Tensor, temperature: Tensor | None = None) -> Tensor:
-            kwargs = {"temperature": temperature} if takes_temperature else {}
-            return functional_call(module, theta, (sample,), kwargs)
-
-        return frozen
-    if value.requires_grad:
+        f = frozen(f)
+    elif value.requires_grad:
         raise InputError(
             "f depends on trainable parameters, so it must be an nn.Module that owns them, got a plain function, which cannot be "
             "frozen: its parameters would leak into the gradient's variance"
         )
-    takes_temperature = _takes_temperature(f)
 
     def plain(sample: Tensor, temperature: Tensor | None = None) -> Tensor:
         return _floating(f(sample, temperature=temperature) if takes_temperature else f(sample), sample.dtype)

@@ -7,12 +7,14 @@ from torch import Tensor
 
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective
-from dvae.latents import Bernoulli, Categorical, Discrete
+from dvae.latents.base import Discrete
+from dvae.latents.bernoulli import Bernoulli
+from dvae.latents.categorical import Categorical
 
 __all__ = ["Concrete"]
 
 
-class Concrete(GradientEstimator):
+class Concrete(GradientEstimator[Discrete]):
     r"""The gradient of f at the relaxed sample: low variance, biased.
 
     .. math:: g = \frac{\partial f(\text{soft}(z, T))}{\partial \text{logits}}, \qquad

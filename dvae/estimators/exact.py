@@ -7,14 +7,16 @@ from torch import Tensor
 
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective
-from dvae.latents import Bernoulli, Categorical, Discrete
+from dvae.latents.base import Discrete
+from dvae.latents.bernoulli import Bernoulli
+from dvae.latents.categorical import Categorical
 
 __all__ = ["Exact"]
 
 _MAX_STATES, _CHUNK = 2**20, 2**12
 
 
-class Exact(GradientEstimator):
+class Exact(GradientEstimator[Discrete]):
     r"""The gradient itself, by enumeration of all states.
 
     .. math:: g = \sum_b q(b) f(b) \nabla \log q(b)

@@ -11,12 +11,15 @@ from torch import Tensor
 from dvae.errors import InputError
 from dvae.estimators.antithetic import DisARM
 from dvae.estimators.base import Draw, GradientEstimator, Objective
-from dvae.latents import Bernoulli, Categorical, Gaussian, Latent
+from dvae.latents.base import Latent
+from dvae.latents.bernoulli import Bernoulli
+from dvae.latents.categorical import Categorical
+from dvae.latents.gaussian import Gaussian
 
 __all__ = ["VIMCO", "MultiSampleDisARM"]
 
 
-class VIMCO(GradientEstimator):
+class VIMCO(GradientEstimator[Latent]):
     r"""Leave-one-out for the K-sample bound.
 
     .. math::

@@ -10,13 +10,16 @@ from torch import Tensor
 
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective
-from dvae.latents import Bernoulli, Categorical, Gaussian, Latent
-from dvae.networks import MLP
+from dvae.latents.base import Latent
+from dvae.latents.bernoulli import Bernoulli
+from dvae.latents.categorical import Categorical
+from dvae.latents.gaussian import Gaussian
+from dvae.networks.dense import MLP
 
 __all__ = ["LOO", "NVIL", "REINFORCE"]
 
 
-class REINFORCE(GradientEstimator):
+class REINFORCE(GradientEstimator[Latent]):
     r"""The score-function estimator, with no baseline or with a moving average of f.
 
     .. math:: g = (f(b) - a)\,\nabla \log q(b)
@@ -58,7 +61,7 @@ class REINFORCE(GradientEstimator):
             self.moving_average.update(draw.value)
 
 
-class LOO(GradientEstimator):
+class LOO(GradientEstimator[Latent]):
     r"""REINFORCE with the mean of the other samples' values as each sample's baseline.
 
     .. math:: g = \frac{1}{K} \sum_k \Big(f(b_k) - \frac{1}{K-1} \sum_{j \ne k} f(b_j)\Big) \nabla \log q(b_k)
@@ -86,7 +89,7 @@ class LOO(GradientEstimator):
         return q.score(draw.b, signal)
 
 
-class NVIL(GradientEstimator):
+class NVIL(GradientEstimator[Latent]):
     r"""REINFORCE with a moving average and a network of the input as baseline.
 
     .. math:: g = (f(b) - a - a_\phi(x)) \nabla \log q(b)

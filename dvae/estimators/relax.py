@@ -8,15 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from dvae.config import Module, instantiate
-from dvae.control_variates import SurrogateNetwork, controlled, weight_penalty
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective, value_and_derivative
-from dvae.latents import Bernoulli, Categorical, Discrete
+from dvae.estimators.control_variates import controlled, weight_penalty
+from dvae.latents.base import Discrete
+from dvae.latents.bernoulli import Bernoulli
+from dvae.latents.categorical import Categorical
+from dvae.networks.surrogate import SurrogateNetwork
 
 __all__ = ["REBAR", "RELAX"]
 
 
-class REBAR(GradientEstimator):
+class REBAR(GradientEstimator[Discrete]):
     r"""The score function with f at the relaxed sample as control variate, reparameterized.
 
     .. math::

@@ -7,15 +7,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from dvae.config import Module, instantiate
-from dvae.control_variates import SurrogateNetwork, controlled, weight_penalty
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective, value_and_derivative
-from dvae.latents import Gaussian
+from dvae.estimators.control_variates import controlled, weight_penalty
+from dvae.latents.gaussian import Gaussian
+from dvae.networks.surrogate import SurrogateNetwork
 
 __all__ = ["LAX", "Reparameterization"]
 
 
-class Reparameterization(GradientEstimator):
+class Reparameterization(GradientEstimator[Gaussian]):
     r"""The derivative of f along the path of the sample, its noise held fixed.
 
     .. math:: g = f'(b)^\top \frac{\partial b}{\partial \text{logits}}, \qquad b = \mu + \sigma \epsilon
@@ -37,7 +38,7 @@ class Reparameterization(GradientEstimator):
         return q.sample_gradient(draw.b, derivative)
 
 
-class LAX(GradientEstimator):
+class LAX(GradientEstimator[Gaussian]):
     r"""The score function with a network of the sample as control variate, reparameterized.
 
     .. math:: g = (f(b) - c_\phi(x, b)) \nabla \log q(b) + c_\phi'(x, b)^\top \frac{\partial b}{\partial \text{logits}}

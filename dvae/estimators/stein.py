@@ -5,16 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dvae.control_variates import controlled
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective, value_and_derivative
-from dvae.latents import Bernoulli, Categorical, Discrete
-from dvae.networks import MLP
+from dvae.estimators.control_variates import controlled
+from dvae.latents.base import Discrete
+from dvae.latents.bernoulli import Bernoulli
+from dvae.latents.categorical import Categorical
+from dvae.networks.dense import MLP
 
 __all__ = ["RODEO"]
 
 
-class RODEO(GradientEstimator):
+class RODEO(GradientEstimator[Discrete]):
     r"""Leave-one-out with two learned control variates from a discrete Stein operator.
 
     .. math::

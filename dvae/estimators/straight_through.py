@@ -7,12 +7,14 @@ from torch import Tensor
 
 from dvae.estimators.base import Draw, GradientEstimator, Objective, value_and_derivative
 from dvae.estimators.concrete import Concrete
-from dvae.latents import Bernoulli, Categorical, Discrete
+from dvae.latents.base import Discrete
+from dvae.latents.bernoulli import Bernoulli
+from dvae.latents.categorical import Categorical
 
 __all__ = ["GumbelStraightThrough", "ReinMax", "StraightThrough"]
 
 
-class StraightThrough(GradientEstimator):
+class StraightThrough(GradientEstimator[Discrete]):
     r"""The derivative of f at the hard sample, taken for its derivative with respect to the mean.
 
     .. math:: g = f'(b)^\top \frac{\partial p}{\partial \text{logits}}

@@ -5,15 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dvae.control_variates import controlled
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective, value_and_derivative
-from dvae.latents import Bernoulli, Categorical, Discrete
+from dvae.estimators.control_variates import controlled
+from dvae.latents.base import Discrete
+from dvae.latents.bernoulli import Bernoulli
+from dvae.latents.categorical import Categorical
 
 __all__ = ["DoubleCV", "MuProp"]
 
 
-class MuProp(GradientEstimator):
+class MuProp(GradientEstimator[Discrete]):
     r"""The score function with the first-order Taylor expansion of f around the mean as control variate.
 
     .. math:: g = (f(b) - c(b)) \nabla \log q(b) + f'(p)^\top \frac{\partial p}{\partial \text{logits}}, \qquad
@@ -37,7 +39,7 @@ class MuProp(GradientEstimator):
         return controlled(q, draw.b, draw.value, expansion, q.mean_gradient(derivative))
 
 
-class DoubleCV(GradientEstimator):
+class DoubleCV(GradientEstimator[Discrete]):
     r"""Leave-one-out with a linear control variate for each value, whose slope the other samples give.
 
     .. math::

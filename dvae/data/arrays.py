@@ -1,0 +1,161 @@
+"""Arrays from anywhere, read, checked and made tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil, isqrt
+from numbers import Integral
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dvae.errors import InputError
+
+__all__ = ["SPLITS", "Splits", "binarize"]
+
+
+Source = np.ndarray | Tensor | str | Path
+
+SPLITS = ("train", "valid", "test")
+
+# A compressed file can unpack to any size; data that is larger than this belongs into a data module of its own.
+_MAX_BYTES = 2**32
+
+# Every use of randomness has a stream of its own, so that e.g. a new order leaves the noise alone.
+ORDER, NOISE, HOLD_OUT, BINARIZE = range(1, 5)
+
+
+class Splits(NamedTuple):
+    """What a data set consists of: arrays or tensors [N, ...] with values in [0, 1]; None where there is no such split."""
+
+    train: Any
+    valid: Any = None
+    test: Any = None
+
+
+def binarize(probs: Tensor, seed: int) -> Tensor:
+    """Draw every value once from Bernoulli(probs): uint8 of the same shape, the same for the same seed."""
+    if not probs.is_floating_point():
+        return probs.to(torch.uint8)
+    return draw_bits(probs, torch.Generator(probs.device).manual_seed(seed)).to(torch.uint8)
+
+
+def draw_bits(probs: Tensor, generator: torch.Generator) -> Tensor:
+    # Uniforms lie in [0, 1): a probability of 0 never, of 1 always gives 1.
+    return (torch.rand(probs.shape, generator=generator, device=probs.device) < probs).float()
+
+
+def check_count(name: str, value: int) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
+
+
+def check_seed(name: str, value: int) -> None:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
+        raise InputError(f"{name} must be an integer of at least 0, got {value!r}")
+
+
+def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
+        raise InputError(f"image_shape must be three positive integers (channels, height, width), got {shape!r}")
+    return tuple(shape)
+
+
+def check_file(path: Path, name: str) -> None:
+    if not path.is_file():
+        raise InputError(f"{name} must be a file, got {path}, which {'is a folder' if path.is_dir() else 'does not exist'}")
+
+
+def reason_of(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+
+
+def guess_shape(event: Sequence[int]) -> tuple[int, ...] | None:
+    if len(event) == 3:
+        return tuple(event)
+    if len(event) == 2:
+        return (1, *event)
+    side = isqrt(event[0]) if len(event) == 1 else 0
+    return (1, side, side) if side > 0 and side * side == event[0] else None
+
+
+def number_tensor(array: Any, name: str) -> Tensor:
+    """A tensor of numbers [N, ...] on the CPU: uint8 for bool and integers, float32 otherwise; values are checked in passing."""
+    if not isinstance(array, Tensor):
+        try:
+            array = np.asarray(array)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{name} must be an array of numbers, got {reason_of(error)}") from None
+        if array.dtype.kind not in "biuf":
+            raise InputError(f"{name} must be an array of numbers, got dtype {array.dtype}")
+        if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+            array = array.astype(np.float64)
+        # Copied: the caller's array may change, be read-only, or have strides or a byte order that torch does not take.
+        array = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
+    array = array.detach().cpu()
+    if array.is_complex():
+        raise InputError(f"{name} must be an array of numbers in [0, 1], got dtype {array.dtype}")
+    if array.ndim < 2 or array.numel() == 0:
+        raise InputError(f"{name} must be [N, ...] with at least one example and one pixel, got {list(array.shape)}")
+    # In the given precision, before rounding could pull a value into the range. A NaN passes on into both.
+    low, high = (array.to(torch.int64) if array.dtype == torch.bool else array).aminmax()
+    if not (low >= 0 and high <= 1):
+        hint = "; divide grey levels by 255" if high > 1 and not array.is_floating_point() else ""
+        raise InputError(f"{name} must have values in [0, 1], got values from {low.item():g} to {high.item():g}{hint}")
+    return array.to(torch.float32 if array.is_floating_point() else torch.uint8, copy=True)
+
+
+def compact(array: Any, name: str) -> Tensor:
+    """Checked, and compact: uint8 if all values are 0 or 1, float32 otherwise."""
+    tensor = number_tensor(array, name)
+    binary = not tensor.is_floating_point() or bool(((tensor == 0) | (tensor == 1)).all())
+    return tensor.to(torch.uint8) if binary else tensor
+
+
+def arrays_of(source: Any, name: str) -> dict[str, Any]:
+    """The arrays of a source by their names in its file; one that has no name gets ``name``."""
+    if isinstance(source, Mapping) and "given_as" in source:
+        raise InputError(
+            f"{name} was given as an object of type {source['given_as']}, which a config does not hold; pass the data again"
+        )
+    if not isinstance(source, (str, Path)):
+        return {name: source}
+    path = Path(source)
+    check_file(path, name)
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return {name: loaded}
+        with loaded:
+            size = sum(member.file_size for member in loaded.zip.infolist())
+            if size > _MAX_BYTES:
+                raise InputError(f"{name}: {path} must hold at most {_MAX_BYTES} bytes, it unpacks to {size}")
+            return {key: loaded[key] for key in loaded.files}
+    except InputError:
+        raise
+    except Exception as error:  # numpy and zipfile raise whatever the damaged bytes lead to
+        if "allow_pickle" in str(error) and path.suffix in (".npy", ".npz"):
+            raise InputError(f"{name}: {path} holds pickled objects or is damaged; expected arrays of numbers") from None
+        raise InputError(f"{name} must be a .npz or .npy file, but {path} cannot be read as one ({reason_of(error)})") from None
+
+
+def pick(arrays: Mapping[str, Any], name: str) -> Any:
+    if name in arrays:
+        return arrays[name]
+    if len(arrays) == 1 and not set(arrays) & set(SPLITS):
+        return next(iter(arrays.values()))
+    raise InputError(f"{name}: the .npz file must hold one array, or one named {name!r}, got {sorted(arrays)}")
+
+
+def unpacked(packed: Any, size: int, name: str) -> np.ndarray:
+    packed = packed.detach().cpu().numpy() if isinstance(packed, Tensor) else np.asarray(packed)
+    width = ceil(size / 8)
+    if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != width:
+        raise InputError(f"{name} must be bit-packed, uint8 [N, {width}], got {packed.dtype} {list(packed.shape)}")
+    bits = np.unpackbits(packed, axis=1)
+    if bits[:, size:].any():
+        raise InputError(f"{name} must be packed from {size} pixels, but bits beyond those are set")
+    return bits[:, :size]

@@ -1,0 +1,211 @@
+"""Evaluating a trained model on a data set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dvae.data.module import DataModule
+from dvae.data.source import data_module
+from dvae.errors import InputError
+from dvae.metrics import ActiveUnits, MeanWithError
+from dvae.training.checkpoints import load_model
+from dvae.training.gradient_variance import log_gradient_variance
+from dvae.training.module import DiscreteVAE
+
+__all__ = ["Evaluation", "Mean", "evaluate", "open_model", "pooled"]
+
+
+# Samples are evaluated this many pixels at a time, so that memory does not grow with the number of samples.
+_MAX_PIXELS = 1 << 23
+
+
+class Mean(NamedTuple):
+    """A mean over examples with its standard error, in nats."""
+
+    mean: float
+    standard_error: float
+
+
+class Evaluation(NamedTuple):
+    """What :func:`evaluate` measured.
+
+    train_elbo: the training ELBO that the checkpoint's run logged last, nats; None for a model without a checkpoint.
+    elbo, importance_weighted_bound, reconstruction, kl: means over examples, nats.
+    active_units: for each layer, latents whose mean under q(b | x) has a variance above .01 over the data.
+    log_variance_logits, log_variance_encoder: see :func:`dvae.metrics.log_gradient_variance`; on one batch of training size.
+    """
+
+    num_examples: int
+    num_samples: int
+    elbo: Mean
+    importance_weighted_bound: Mean
+    reconstruction: Mean
+    kl: Mean
+    active_units: list[int]
+    num_latents: int
+    log_variance_logits: float
+    log_variance_encoder: float
+    train_elbo: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {name: value._asdict() if isinstance(value, Mean) else value for name, value in self._asdict().items()}
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """(quantity, value, standard error) as text, for a table."""
+
+        def nats(name: str, value: Mean) -> tuple[str, str, str]:
+            return name, f"{value.mean:.2f}", f"{value.standard_error:.2f}"
+
+        return [
+            nats("ELBO (nats)", self.elbo),
+            nats("  reconstruction", self.reconstruction),
+            nats("  KL", self.kl),
+            nats(f"importance-weighted bound, {self.num_samples} samples", self.importance_weighted_bound),
+            (f"active units (of {self.num_latents} a layer)", ", ".join(map(str, self.active_units)), ""),
+            ("log-variance of the gradient: logits", f"{self.log_variance_logits:.2f}", ""),
+            ("log-variance of the gradient: encoder", f"{self.log_variance_encoder:.2f}", ""),
+            *([] if self.train_elbo is None else [("training ELBO, last logged (nats)", f"{self.train_elbo:.2f}", "")]),
+        ]
+
+
+def pooled(evaluations: Sequence[Evaluation]) -> dict[str, Mean]:
+    """The mean over models, such as replicas, of each figure that is one number; the standard error is between models."""
+    figures = {}
+    for name in (
+        "train_elbo",
+        "elbo",
+        "importance_weighted_bound",
+        "reconstruction",
+        "kl",
+        "log_variance_logits",
+        "log_variance_encoder",
+    ):
+        values = [getattr(own, name) for own in evaluations]
+        numbers = [value.mean if isinstance(value, Mean) else value for value in values]
+        if None not in numbers:
+            figures[name] = Mean(fmean(numbers), stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else math.nan)
+    return figures
+
+
+@torch.no_grad()
+def evaluate(
+    model: DiscreteVAE | str | Path,
+    data: DataModule | str | Path | None = None,
+    *,
+    split: str = "test",
+    num_samples: int = 100,
+    num_draws: int = 100,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    trust: bool = False,
+    replica: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """ELBO, importance-weighted bound and what belongs to them, with standard errors over the examples.
+
+    Arguments:
+        model: a model, a checkpoint, or a folder that holds some.
+        data: a data module, a path to a data set, or None for the checkpoint's own.
+        split: "train", "valid" or "test".
+        num_samples: samples of q for each example; memory does not grow with it.
+        num_draws: draws for the log-variance of the gradient, on the split's first 24 examples.
+        seed: of all noise; the same seed gives the same figures.
+        device: where to compute; the GPU if there is one.
+        trust: import classes from outside ``dvae`` that the checkpoint names.
+        replica: which model of a checkpoint of several, from 0.
+        progress: called with the number of examples done and their total.
+
+    Raises:
+        InputError: an argument, the checkpoint or the data set is not what was expected.
+    """
+    if num_samples < 1:
+        raise InputError(f"num_samples must be at least 1, got {num_samples}")
+    model, module, train_elbo = open_model(model, data, device=device, trust=trust, replica=replica)
+    examples = _examples(model, module, split)
+    generator = torch.Generator(model.device).manual_seed(seed)
+    elbo, bound, reconstruction, kl = (MeanWithError().to(model.device) for _ in range(4))
+    active = [ActiveUnits(model.latent.sample_shape).to(model.device) for _ in range(model.num_layers)]
+    batch_size = 100
+    for start in range(0, examples.shape[0], batch_size):
+        x = model.check_input(examples[start : start + batch_size].to(model.device))
+        chunk = max(1, _MAX_PIXELS // x.numel())
+        sums = torch.zeros(2, x.shape[0], dtype=torch.float64, device=x.device)
+        log_total = torch.full((x.shape[0],), -math.inf, dtype=torch.float64, device=x.device)
+        for first in range(0, num_samples, chunk):
+            layers = model.sample_layers(x, min(chunk, num_samples - first), generator)
+            terms = model.terms(x, layers)
+            sums += torch.stack([part.double().sum(0) for part in terms])
+            sampled = terms if model.kl == "sampled" else model.terms(x, layers, kl="sampled")
+            log_total = torch.logaddexp(log_total, torch.logsumexp(sampled.elbo.double(), 0))
+        reconstruction.update(sums[0] / num_samples)
+        kl.update(sums[1] / num_samples)
+        elbo.update((sums[0] - sums[1]) / num_samples)
+        bound.update(log_total - math.log(num_samples))
+        for layer, metric in zip(layers, active, strict=True):
+            metric.update(layer.q.mean.reshape(-1, *model.latent.sample_shape))
+        if progress is not None:
+            progress(min(start + batch_size, examples.shape[0]), examples.shape[0])
+    variance = log_gradient_variance(model, examples[:24].to(model.device), num_draws, seed)
+    return Evaluation(
+        num_examples=examples.shape[0],
+        num_samples=num_samples,
+        elbo=_mean(elbo),
+        importance_weighted_bound=_mean(bound),
+        reconstruction=_mean(reconstruction),
+        kl=_mean(kl),
+        active_units=[int(metric.compute()) for metric in active],
+        num_latents=model.num_latents,
+        log_variance_logits=variance.logits,
+        log_variance_encoder=variance.encoder,
+        train_elbo=train_elbo,
+    )
+
+
+def open_model(
+    model: DiscreteVAE | str | Path,
+    data: DataModule | str | Path | None = None,
+    *,
+    device: str | torch.device | None = None,
+    trust: bool = False,
+    replica: int | None = None,
+) -> tuple[DiscreteVAE, DataModule, float | None]:
+    """The model, on its device and in evaluation mode; the data set, given or the checkpoint's; and the logged training ELBO.
+
+    Raises:
+        InputError: as :func:`evaluate`.
+    """
+    saved = train_elbo = None
+    if not isinstance(model, DiscreteVAE):
+        model, checkpoint = load_model(model, trust=trust, replica=replica)
+        saved, train_elbo = checkpoint["dvae"].get("data"), checkpoint["dvae"].get("train_elbo")
+        if data is None and saved is None:
+            raise InputError("the checkpoint does not say what data it was trained on; pass --data (data=...)")
+    elif data is None:
+        data = getattr(model._trainer, "datamodule", None)
+        if data is None:
+            raise InputError("data must be given: the model was not trained with a data module")
+    module = data_module(saved if data is None else data, trust=trust)
+    if not isinstance(module, DataModule):
+        raise InputError(f"data must be a dvae.data.DataModule, whose splits can be taken whole, got {type(module).__name__}")
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else model.device
+    return model.to(device).eval(), module, train_elbo
+
+
+def _examples(model: DiscreteVAE, module: DataModule, split: str) -> Tensor:
+    examples = module.split(split)
+    if examples[:1].numel() != model.num_pixels:
+        raise InputError(f"data must have {model.num_pixels} values per example for this model, got {examples[:1].numel()}")
+    return examples
+
+
+def _mean(metric: MeanWithError) -> Mean:
+    return Mean(metric.compute().item(), metric.standard_error.item())

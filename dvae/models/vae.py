@@ -1,0 +1,307 @@
+"""The mathematics of a variational autoencoder with discrete latents, without a trainer."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dvae.config import Module, instantiate
+from dvae.errors import InputError
+from dvae.estimators import RELAX, GradientEstimator
+from dvae.latents import Latent, Spec
+from dvae.likelihoods import Bernoulli, Likelihood
+from dvae.models.building import linear_or_given, require_at_least
+from dvae.noise import place, uniform
+from dvae.objectives import ELBOTerms, importance_weighted_bound
+from dvae.priors import Factorial, Prior
+
+__all__ = ["VAE", "Layer"]
+
+
+class Layer(NamedTuple):
+    """One stochastic layer's distribution and its sample, hard or relaxed; ``z`` is the continuous sample behind it."""
+
+    q: Latent
+    z: Tensor
+    sample: Tensor
+
+
+class VAE(Module):
+    r"""Encoder, decoder, prior and likelihood, and how the gradient of their ELBO is estimated: a plain ``nn.Module``.
+
+    .. math:: \text{ELBO}(x) = E_{q(b|x)}[\log p(x|b) + \log p(b) - \log q(b|x)]
+
+    With L stochastic layers, :math:`q = \prod_l q(b_l | b_{l-1})`, b_0 = x, and :math:`p = p(b_L) \prod_l p(b_{l-1} | b_l)`. The
+    defaults are the linear model L1 of Grathwohl et al. 2018; ``num_layers=2`` is their L2, and :class:`dvae.networks.MLP` as
+    encoder and decoder their NL1. The encoder sees x less the training set's mean, further maps see 2b - 1, and the decoder's
+    outputs have the likelihood's start added: both are set from the data by :meth:`set_mean`.
+
+    :class:`dvae.DiscreteVAE` is this with its training. Every module argument is an instance or a config ``{"class_path": ...,
+    "init_args": {...}}``.
+
+    Arguments:
+        estimator: the gradient estimator; RELAX by default. With several layers each gets a copy.
+        encoder: features to latent logits; with several layers a list, from the pixels up.
+        decoder: 2b - 1 to outputs for the layer below; with several layers a list, from the pixels up.
+        prior: the top layer's distribution, :class:`dvae.priors.Prior`; factorial by default.
+        likelihood: of the pixels, :class:`dvae.likelihoods.Likelihood`; Bernoulli by default.
+        num_pixels: size of x.
+        num_latents: D, latents in each layer.
+        latent: their family: "Bernoulli", "Categorical" or "Gaussian" (continuous), or a class derived from
+            :class:`dvae.latents.Latent`, or its import path.
+        num_classes: C of categorical latents; None for the others.
+        num_layers: L, stochastic layers.
+        kl: "sampled", as in the paper, or "analytic", with closed forms where they exist (lower variance).
+
+    Raises:
+        InputError: an argument is outside its range or does not fit the others.
+
+    >>> model = VAE(num_pixels=6, num_latents=4)
+    >>> model.elbo(torch.zeros(3, 6)).shape
+    torch.Size([3])
+    """
+
+    mean: Tensor
+    output_bias: Tensor
+    mean_is_set: Tensor
+
+    def __init__(
+        self,
+        estimator: GradientEstimator | dict | None = None,
+        encoder: nn.Module | dict | list | None = None,
+        decoder: nn.Module | dict | list | None = None,
+        prior: Prior | dict | None = None,
+        likelihood: Likelihood | dict | None = None,
+        *,
+        num_pixels: int = 784,
+        num_latents: int = 200,
+        latent: str | type[Latent] = "Bernoulli",
+        num_classes: int | None = None,
+        num_layers: int = 1,
+        kl: Literal["sampled", "analytic"] = "sampled",
+    ) -> None:
+        super().__init__()
+        require_at_least(1, num_pixels=num_pixels, num_latents=num_latents, num_layers=num_layers)
+        if kl not in ("sampled", "analytic"):
+            raise InputError(f"kl must be 'sampled' or 'analytic', got {kl!r}")
+        self.num_pixels, self.num_latents, self.num_layers = num_pixels, num_latents, num_layers
+        self.kl = kl
+        self.latent = Spec.of(latent, num_latents, num_classes)
+        num_features = self.latent.num_features
+        # The estimator first, then from the pixels up: as they would be made before they are handed over, from the same seed.
+        first = RELAX() if estimator is None else instantiate(estimator, GradientEstimator, "estimator")
+        self.likelihood = Bernoulli() if likelihood is None else instantiate(likelihood, Likelihood, "likelihood")
+        num_outputs = num_pixels * self.likelihood.outputs_per_pixel
+        above = [num_features] * num_layers
+        logits = [self.latent.num_logits] * num_layers
+        self.encoders = linear_or_given(encoder, "encoder", [num_pixels, *above[1:]], logits)
+        self.decoders = linear_or_given(decoder, "decoder", above, [num_outputs, *logits[1:]])
+        self.prior = Factorial() if prior is None else instantiate(prior, Prior, "prior")
+        self.prior.build(self.latent)
+        first.require_support(self.latent.family)
+        if first.multi_sample and kl != "sampled":
+            raise InputError(f"kl must be 'sampled' for the K-sample bound of {type(first).__name__}, got {kl!r}")
+        estimators = [first] + [copy.deepcopy(first) for _ in range(num_layers - 1)]
+        for index, layer_estimator in enumerate(estimators):
+            layer_estimator.ensure_built(num_features, num_pixels + index * num_features)
+        self.estimators: Sequence[GradientEstimator] = nn.ModuleList(estimators)  # type: ignore[assignment]
+        self.register_buffer("mean", torch.full((num_pixels,), 0.5))
+        self.register_buffer("output_bias", torch.zeros(num_outputs))
+        self.register_buffer("mean_is_set", torch.tensor(False))
+
+    # The distributions
+
+    def infer(self, index: int, x: Tensor, below: Sequence[Tensor]) -> Any:
+        """q(b_index | ...): of x [B, num_pixels] for the first layer, else of the layer below, [*, B, D]."""
+        features = x - self.mean if index == 0 else self.latent.features(below[index - 1])
+        return self.latent(self.encoders[index](features))
+
+    def priors(self, layers: Sequence[Layer]) -> list[Any]:
+        """p(b_l | b_{l+1}) of each layer, from the pixels up; the top one's is :attr:`prior`."""
+        above = [self.latent(self.decoders[i](self.latent.features(layers[i].sample))) for i in range(1, self.num_layers)]
+        return [*above, self.prior()]
+
+    def encode(self, x: Tensor) -> Any:
+        """q(b_1 | x), the distribution of the code of x, logits [B, D]."""
+        return self.infer(0, self.check_input(x), [])
+
+    def decode(self, b: Tensor) -> Tensor:
+        """What the likelihood takes, given the first layer's sample: [*, B, D] to [*, B, num_pixels] (logits, for Bernoulli)."""
+        return self.decoders[0](self.latent.features(b)) + self.output_bias
+
+    def log_likelihood(self, x: Tensor, b: Tensor) -> Tensor:
+        """log p(x | b), [*, B]."""
+        return self.likelihood.log_prob(x, self.decode(b))
+
+    def rollout(
+        self,
+        x: Tensor,
+        noise: Sequence[Tensor],
+        known: Sequence[Layer] = (),
+        temperature: Tensor | float | None = None,
+    ) -> list[Layer]:
+        """Sample the layers that are not yet known, from the pixels up: hard, or relaxed where a temperature is given."""
+        layers = list(known)
+        for index in range(len(layers), self.num_layers):
+            q = self.infer(index, x, [layer.sample for layer in layers])
+            z = q.relaxed(noise[index][0])
+            layers.append(Layer(q, z, q.hard(z) if temperature is None else q.soft(z, temperature)))
+        return layers
+
+    def terms(self, x: Tensor, layers: Sequence[Layer], kl: str | None = None) -> ELBOTerms:
+        """The ELBO's parts at these samples, [K, B] each; ``kl`` overrides the model's choice of sampled or analytic."""
+        analytic = (kl or self.kl) == "analytic"
+        reconstruction = self.log_likelihood(x, layers[0].sample)
+        divergence = torch.zeros_like(reconstruction)
+        for index, (layer, prior) in enumerate(zip(layers, self.priors(layers), strict=True)):
+            if not analytic:
+                divergence = divergence + layer.q.log_prob(layer.sample) - prior.log_prob(layer.sample)
+            elif index == self.num_layers - 1:
+                divergence = divergence + layer.q.kl(prior)
+            else:
+                # The prior of a lower layer depends on the layer above it, which depends on this sample: only q's part is closed.
+                divergence = divergence - layer.q.entropy() - prior.log_prob(layer.sample)
+        return ELBOTerms(reconstruction, divergence)
+
+    def objective(self, terms: ELBOTerms) -> Tensor:
+        """What training maximises, [K, B]: the ELBO. Override it for another objective made of the same terms."""
+        return terms.elbo
+
+    def context(self, x: Tensor, below: Sequence[Layer]) -> Tensor:
+        """What an estimator's networks may look at: the centred input and 2b - 1 of the layers before, [*, B, C]."""
+        centred = x - self.mean
+        samples = [self.latent.features(layer.sample) for layer in below]
+        if not samples:
+            return centred
+        return torch.cat([centred.expand(*samples[0].shape[:-1], -1), *samples], dim=-1)
+
+    # Noise
+
+    def noise(self, batch_size: int, *, num_samples: int | None = None, generator: torch.Generator | None = None) -> list[Tensor]:
+        """Uniforms for :meth:`rollout`, [num_noise, K, batch_size, *sample_shape] for each layer, drawn anew.
+
+        Training takes :meth:`training_noise` instead.
+        """
+        dtype, device = self._noise_dtype, self.mean.device
+        shapes = self._noise_shapes(batch_size, num_samples)
+        return [torch.rand(shape, generator=generator, dtype=dtype, device=device) for shape in shapes]
+
+    def training_noise(self, batch_size: int, stream: Tensor | int, iteration: Tensor | int) -> list[Tensor]:
+        """The noise of one iteration of training, of the same shapes as :meth:`noise`.
+
+        Arguments:
+            batch_size: examples.
+            stream: what :func:`dvae.noise.noise_stream` gave, or the same as a tensor [].
+            iteration: from 0 on.
+        """
+        # Filled in on the device: a copy from the host would wait for it.
+        counter = iteration if isinstance(iteration, Tensor) else torch.full((), iteration, device=self.mean.device)
+        start, noise = place(stream, counter), []
+        for shape in self._noise_shapes(batch_size):
+            noise.append(uniform(start, shape, self._noise_dtype))
+            start = start + math.prod(shape)
+        return noise
+
+    def _noise_shapes(self, batch_size: int, num_samples: int | None = None) -> list[tuple[int, ...]]:
+        of_each = [
+            (estimator.num_noise, estimator.num_samples) if num_samples is None else (1, num_samples)
+            for estimator in self.estimators
+        ]
+        return [(*numbers, batch_size, *self.latent.sample_shape) for numbers in of_each]
+
+    @property
+    def _noise_dtype(self) -> torch.dtype:
+        return torch.float64 if self.mean.dtype == torch.float64 else torch.float32
+
+    # What people do with a model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The most probable code of each x, [B, D] in {0, 1} ([B, D, C], one-hot, for categorical latents); its range unchecked."""
+        return self.infer(0, self.flat_input(x), []).mode()
+
+    def sample_layers(self, x: Tensor, num_samples: int = 1, generator: torch.Generator | None = None) -> list[Layer]:
+        """Hard samples of every layer, [num_samples, B, D]."""
+        x = self.check_input(x)
+        return self.rollout(x, self.noise(x.shape[0], num_samples=num_samples, generator=generator))
+
+    def elbo(self, x: Tensor, num_samples: int = 1, generator: torch.Generator | None = None) -> Tensor:
+        """The ELBO of each example in nats, [B], averaged over ``num_samples`` samples.
+
+        Arguments:
+            x: [B, num_pixels] or any [B, ...] of as many values, in the likelihood's range.
+
+        Raises:
+            InputError: x has another size, or values outside the range.
+        """
+        layers = self.sample_layers(x, num_samples, generator)
+        return self.terms(self.check_input(x), layers).elbo.mean(0)
+
+    def log_weights(self, x: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """log p(x, b) - log q(b | x) for samples from q, [num_samples, B]."""
+        layers = self.sample_layers(x, num_samples, generator)
+        return self.terms(self.check_input(x), layers, kl="sampled").elbo
+
+    def importance_weighted_bound(self, x: Tensor, num_samples: int = 100, generator: torch.Generator | None = None) -> Tensor:
+        """The multi-sample bound on log p(x) of each example in nats, [B] (Burda et al. 2016)."""
+        return importance_weighted_bound(self.log_weights(x, num_samples, generator))
+
+    def sample(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """E[x | b] of ancestral samples b from the prior, [num_samples, num_pixels]: probabilities of binary pixels."""
+        b = self.prior().sample(num_samples, generator=generator)
+        for decoder in reversed(list(self.decoders)[1:]):
+            b = self.latent(decoder(self.latent.features(b))).sample(generator=generator)
+        return self.likelihood.mean(self.decode(b))
+
+    def reconstruct(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """E[x | b] given one sampled code of each x, [B, num_pixels]: probabilities of binary pixels."""
+        layers = self.sample_layers(x, 1, generator)
+        return self.likelihood.mean(self.decode(layers[0].sample[0]))
+
+    # Data
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's tensors are."""
+        return self.mean.device
+
+    def flat_input(self, x: Tensor) -> Tensor:
+        """x as [B, num_pixels] of the model's type; an InputError says where its shape is wrong."""
+        if not isinstance(x, Tensor) or x.dim() < 1 or x[0:1].numel() not in (0, self.num_pixels):
+            given = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(f"x must be a tensor of {self.num_pixels} values per example, got {given}")
+        return x.reshape(x.shape[0], self.num_pixels).to(self.mean.dtype)
+
+    def check_input(self, x: Tensor) -> Tensor:
+        """x as [B, num_pixels] of the model's type; an InputError says what is wrong with its shape or its values."""
+        x = self.flat_input(x)
+        self.likelihood.check(x)
+        return x
+
+    def set_mean(self, mean: Tensor) -> None:
+        """Centre the encoder's input at the data's mean, [num_pixels], and start the decoder's outputs there."""
+        if mean.shape != self.mean.shape:
+            raise InputError(f"mean must have shape {tuple(self.mean.shape)}, got {tuple(mean.shape)}")
+        self.mean.copy_(mean)
+        self.output_bias.copy_(self.likelihood.start(mean))
+        self.mean_is_set.fill_(True)
+
+    # Parameters
+
+    def named_theta(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters of encoder, decoder and prior; everything that is not an estimator's."""
+        for name, parameter in self.named_parameters(remove_duplicate=False):
+            if not name.startswith("estimators."):
+                yield name, parameter
+
+    def theta(self) -> list[nn.Parameter]:
+        """Parameters of the model proper, trained on the ELBO."""
+        return list(dict.fromkeys(parameter for _, parameter in self.named_theta()))
+
+    def phi(self) -> list[nn.Parameter]:
+        """Parameters of the estimators, trained on the variance of the gradient."""
+        return [parameter for estimator in self.estimators for parameter in estimator.parameters()]

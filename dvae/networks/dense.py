@@ -1,0 +1,85 @@
+"""Dense maps from features to logits."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dvae.config import Module
+from dvae.errors import InputError
+
+__all__ = ["MLP", "Linear", "dense"]
+
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+}
+
+
+class MLP(Module):
+    """A multi-layer perceptron, [*, in_features] to [*, out_features], with Glorot-uniform weights and zero biases.
+
+    The defaults are the nonlinear maps of Grathwohl et al. 2018: tanh, tanh, linear.
+
+    Arguments:
+        in_features: size of the input.
+        out_features: size of the output.
+        hidden: width of each hidden layer.
+        activation: "tanh", "relu", "leaky_relu", "elu" or "silu".
+        output_scale: factor on the last layer's initial weights; 0 starts the map at zero.
+
+    Raises:
+        InputError: a size is less than 1, or the activation is unknown.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        hidden: Sequence[int] = (200, 200),
+        activation: str = "tanh",
+        output_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        sizes = [in_features, *hidden, out_features]
+        if any(size < 1 for size in sizes):
+            raise InputError(f"layer sizes must be at least 1, got {sizes}")
+        if activation not in _ACTIVATIONS:
+            raise InputError(f"activation must be one of {sorted(_ACTIVATIONS)}, got {activation!r}")
+        layers: list[nn.Module] = []
+        for n_in, n_out in itertools.pairwise(sizes[:-1]):
+            layers += [dense(n_in, n_out), _ACTIVATIONS[activation]()]
+        last = dense(sizes[-2], sizes[-1])
+        with torch.no_grad():
+            last.weight.mul_(output_scale)
+        self.layers = nn.Sequential(*layers, last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class Linear(MLP):
+    """One affine map, the encoder and the decoder of the linear models.
+
+    Arguments:
+        in_features: size of the input.
+        out_features: size of the output.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, hidden=())
+
+
+def dense(in_features: int, out_features: int) -> nn.Linear:
+    """An affine map with Glorot-uniform weights and zero biases."""
+    layer = nn.Linear(in_features, out_features)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

@@ -1,0 +1,44 @@
+"""The factorial prior."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from dvae.errors import InputError
+from dvae.latents import Spec
+from dvae.priors.base import Prior
+
+__all__ = ["Factorial"]
+
+
+class Factorial(Prior):
+    r"""Independent latents with learned logits, from 0.
+
+    .. math:: p(b) = \prod_d p(b_d)
+
+    Arguments:
+        num_latents: size of the flat logits (D, or D C for categorical latents); the model's where it is None.
+
+    Raises:
+        InputError: ``num_latents`` is less than 1, or not the model's.
+    """
+
+    def __init__(self, num_latents: int | None = None) -> None:
+        super().__init__()
+        if num_latents is not None and num_latents < 1:
+            raise InputError(f"num_latents must be at least 1, got {num_latents}")
+        self.num_latents = num_latents
+        self.latent: Spec | None = None
+
+    def build(self, latent: Spec) -> None:
+        if self.num_latents not in (None, latent.num_logits):
+            raise InputError(f"prior: num_latents must be {latent.num_logits}, the model's logits, got {self.num_latents}")
+        self.latent = latent
+        self.logits = nn.Parameter(torch.zeros(latent.num_logits))
+
+    def forward(self) -> Any:
+        assert self.latent is not None
+        return self.latent(self.logits)

@@ -1,0 +1,242 @@
+"""Lightning callbacks: checkpoints to go on from, pictures and the variance of the gradient along a run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from torch import Tensor
+
+from dvae.errors import InputError, Interrupted
+from dvae.files import written_whole
+from dvae.report.pictures import reconstruction_grid, sample_grid, save_picture
+from dvae.training import lightning
+from dvae.training.gradient_variance import log_gradient_variance
+from dvae.training.module import DiscreteVAE
+from dvae.training.sweep import models_of
+
+__all__ = ["BestCheckpoint", "LastCheckpoint", "Pictures", "ProgressBar", "VarianceMonitor"]
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's progress bar, which counts every batch where one step takes several. Arguments: see ``TQDMProgressBar``."""
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, lightning.done_batches(trainer))
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Lightning's ModelCheckpoint, which a resumed run does not make forget its best score.
+
+    A run that goes on in a folder of its own takes the best checkpoints so far along. Arguments: see ``ModelCheckpoint``.
+    """
+
+    _fits = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        self._fits = stage == "fit"
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        paths = state_dict["best_k_models"]
+        if self._fits and self.dirpath is not None and all(os.path.isfile(path) for path in paths):
+            moved = {path: os.path.join(self.dirpath, os.path.basename(path)) for path in paths}
+            for path, new in moved.items():
+                _copy(path, new)
+            renamed = {name: moved.get(state_dict[name], "") for name in ("best_model_path", "kth_best_model_path")}
+            scores = {moved[path]: score for path, score in paths.items()}
+            state_dict = {**state_dict, **renamed, "best_k_models": scores, "dirpath": self.dirpath, "last_model_path": ""}
+        super().load_state_dict(state_dict)
+
+
+@rank_zero_only
+def _copy(path: str, new: str) -> None:
+    if path != new:
+        with written_whole(new) as temporary:
+            shutil.copyfile(path, temporary)
+
+
+class LastCheckpoint(Checkpoint):
+    """Saves ``last.ckpt``, at intervals and where Ctrl-C or SIGTERM stops the run; from it a run goes on as if never stopped.
+
+    All that was logged before is on the disk when it is saved. Where a validation is due, it is saved after that, and where an
+    epoch ends, after the first step of the next. A second signal ends the process at once.
+
+    Arguments:
+        every_n_train_steps: updates from one to the next.
+
+    Raises:
+        Interrupted: a signal came; the checkpoint is saved.
+    """
+
+    takes_blocks = True  # a block ends where a checkpoint is due
+
+    def __init__(self, every_n_train_steps: int = 1000) -> None:
+        if every_n_train_steps < 1:
+            raise InputError(f"every_n_train_steps must be at least 1, got {every_n_train_steps}")
+        self.every_n_train_steps = every_n_train_steps
+        self._path: Path | None = None
+        self._step = 0
+        self._due = False
+        self._received = 0
+        self._stop = 0
+        self._asked = 0
+        self._row: dict[str, float] = {}
+        self._handlers: dict[int, Any] = {}
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        folder = trainer.log_dir
+        self._path = None if folder is None or trainer.fast_dev_run else Path(folder) / "checkpoints" / "last.ckpt"  # type: ignore[attr-defined]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._row:
+            step = int(self._row.pop("step"))
+            for logger in trainer.loggers:
+                logger.log_metrics(self._row, step=step)
+            self._row = {}
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {signum: signal.signal(signum, self._receive) for signum in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self._step:
+            return  # accumulated gradients are in no checkpoint
+        self._stop = self._agreed(trainer)
+        if not (self._stop or self._due or trainer.global_step % self.every_n_train_steps == 0):
+            return
+        waited, self._due = self._due, True
+        if trainer.is_last_batch and not waited:
+            return  # resumed from ends of epochs, Lightning (2.6) miscounts them: after the next batch
+        if lightning.validates_now(trainer) and not trainer.is_last_batch:
+            return  # resumed from here, the run would leave the validation out
+        # This step's metrics are logged after this hook: they go into the checkpoint.
+        self._row = lightning.logged_row(trainer) or self._row
+        self._save(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._due and not trainer.is_last_batch:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for signum, handler in self._handlers.items():
+            signal.signal(signum, handler)
+        self._handlers = {}
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self.on_train_end(trainer, pl_module)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"row": self._row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._row = dict(state_dict["row"])
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if self._path is not None:
+            for logger in trainer.loggers:
+                logger.save()
+            trainer.save_checkpoint(self._path, weights_only=False)
+        self._row, self._due = {}, False
+        if self._stop:
+            raise Interrupted(self._stop, trainer.global_step)
+
+    def _receive(self, signum: int, frame: Any) -> None:
+        if self._received:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        self._received = signum
+
+    def _agreed(self, trainer: pl.Trainer) -> int:
+        """The signal that came to any process, 0 if none did."""
+        if trainer.world_size == 1:
+            return self._received
+        if trainer.global_step - self._asked < 10:
+            return 0  # asking the others takes time
+        self._asked = trainer.global_step
+        received = torch.tensor(self._received, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(received, reduce_op="max"))
+
+
+class Pictures(pl.Callback):
+    """After every validation, shows samples and reconstructions: to TensorBoard, and as PNG files in the run's folder.
+
+    Of replicas, the first.
+
+    Arguments:
+        num_images: images in each picture.
+    """
+
+    def __init__(self, num_images: int = 64) -> None:
+        if num_images < 1:
+            raise InputError(f"num_images must be at least 1, got {num_images}")
+        self.num_images = num_images
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # Lightning broadcasts the folder to all processes: one that does not ask leaves the others waiting.
+        folder = trainer.log_dir
+        models = models_of(pl_module)
+        if trainer.sanity_checking or not trainer.is_global_zero or not models:
+            return
+        shape = getattr(trainer.datamodule, "image_shape", None)  # type: ignore[attr-defined]
+        generator = torch.Generator(pl_module.device).manual_seed(0)
+        pictures = {"samples": sample_grid(models[0], self.num_images, shape, generator)}
+        x = _validation_examples(trainer, models[0], self.num_images // 2)
+        if x is not None:
+            pictures["reconstructions"] = reconstruction_grid(models[0], x, shape, generator)
+        for name, picture in pictures.items():
+            for logger in trainer.loggers:
+                if isinstance(logger, pl.loggers.TensorBoardLogger):
+                    logger.experiment.add_image(name, picture, trainer.global_step)
+            if trainer.logger is not None and folder is not None:
+                save_picture(picture, Path(folder) / f"{name}.png")
+
+
+class VarianceMonitor(pl.Callback):
+    """After every validation, logs the log-variance of the gradient on a fixed batch of validation examples; of replicas, the mean.
+
+    Arguments:
+        num_draws: draws of the noise.
+        batch_size: examples in the batch.
+    """
+
+    def __init__(self, num_draws: int = 50, batch_size: int = 24) -> None:
+        if num_draws < 2 or batch_size < 1:
+            raise InputError(f"num_draws must be at least 2 and batch_size at least 1, got {num_draws} and {batch_size}")
+        self.num_draws = num_draws
+        self.batch_size = batch_size
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        models = models_of(pl_module)
+        if trainer.sanity_checking or not models:
+            return
+        x = _validation_examples(trainer, models[0], self.batch_size)
+        if x is None:
+            return
+        variances = [log_gradient_variance(model, x, self.num_draws) for model in models]
+        pl_module.log("val/log_variance_logits", fmean(own.logits for own in variances), sync_dist=True)
+        pl_module.log("val/log_variance_encoder", fmean(own.encoder for own in variances), sync_dist=True)
+
+
+def _validation_examples(trainer: pl.Trainer, model: DiscreteVAE, count: int) -> Tensor | None:
+    """The first validation examples, or None where there are none."""
+    loaders = trainer.val_dataloaders
+    for loader in loaders if isinstance(loaders, (list, tuple)) else [loaders]:
+        for batch in loader or ():
+            x = batch[0] if isinstance(batch, (list, tuple)) else batch
+            return model.check_input(x[:count].to(model.device))
+    return None

@@ -1,0 +1,158 @@
+"""Checkpoints: written whole, read as plain tensors and plain values, never as pickled code."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.plugins.io import TorchCheckpointIO
+
+from dvae.config import class_paths, import_class
+from dvae.errors import InputError
+from dvae.files import written_whole
+from dvae.training.module import DiscreteVAE
+from dvae.training.record import extract, model_path, num_replicas
+
+__all__ = ["DurableCheckpointIO", "find_checkpoint", "load_model", "previous_checkpoint", "read_checkpoint"]
+
+
+_TRUSTED = ("dvae.", "torch.nn.", "torch.optim.lr_scheduler.")
+
+
+class DurableCheckpointIO(TorchCheckpointIO):
+    """Lightning's way of writing checkpoints, such that none is ever lost.
+
+    A file gets its name when all of it is on the disk, and the file that had the name stays beside it: of ``last.ckpt`` as
+    ``last.previous.ckpt``. At every moment both names mean a whole checkpoint. Remote paths are left to Lightning.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            InputError: it cannot be written, as on a full disk; what was there before is still there.
+        """
+        if "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        # torch.save's own way to a file ends the process where the disk is full.
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        path = Path(path)
+        with written_whole(path) as temporary:
+            temporary.write_bytes(content.getbuffer())
+            if path.is_file():
+                _keep(path, previous_checkpoint(path))
+
+
+def previous_checkpoint(path: str | Path) -> Path:
+    """Where the checkpoint is that had this name before."""
+    path = Path(path)
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def _keep(path: Path, previous: Path) -> None:
+    # A second name for the file, made apart: neither name is without a file for a moment.
+    linked = previous.with_name(f".{previous.name}")
+    linked.unlink(missing_ok=True)
+    try:
+        os.link(path, linked)
+    except OSError:  # a file system without links
+        os.replace(path, previous)
+        return
+    os.replace(linked, previous)
+    linked.unlink(missing_ok=True)  # where both were one file already, replacing leaves both
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """A checkpoint file; in a folder, the newest ``best.ckpt`` below it, or else the newest ``last.ckpt``.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise InputError(f"checkpoint {path} does not exist")
+    for name in ("best.ckpt", "last.ckpt", "*.ckpt"):
+        # Hidden ones were being written when their run was killed.
+        whole = (file for file in path.rglob(name) if not file.name.startswith("."))
+        found = sorted(whole, key=lambda file: file.stat().st_mtime)
+        if found:
+            return found[-1]
+    raise InputError(f"folder {path} holds no checkpoint (*.ckpt)")
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The contents of a checkpoint that this package wrote, read with ``weights_only=True``.
+
+    Raises:
+        InputError: the file is missing, truncated, from elsewhere, or holds pickled code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"checkpoint {path} does not exist")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+            raise InputError(f"checkpoint {path} holds pickled code, which is never executed; expected plain values") from None
+        raise InputError(f"checkpoint {path} is damaged or not a checkpoint: it cannot be read as one") from None
+    except Exception as error:  # torch.load raises whatever the damaged bytes lead to
+        raise InputError(f"checkpoint {path} is damaged or not a checkpoint: {type(error).__name__} while reading it") from None
+    required = ("dvae", "hyper_parameters", "state_dict")
+    if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(key), dict) for key in required):
+        raise InputError(f"checkpoint {path} was not written by dvae: expected a mapping with the mappings {', '.join(required)}")
+    return checkpoint
+
+
+def load_model(
+    path: str | Path, *, trust: bool = False, replica: int | None = None, **overrides: Any
+) -> tuple[DiscreteVAE, dict[str, Any]]:
+    """Rebuild the model of a checkpoint, in evaluation mode, and return it with the checkpoint's contents.
+
+    Arguments:
+        path: a checkpoint, or a folder that holds some (see :func:`find_checkpoint`).
+        trust: import classes from outside ``dvae`` that the checkpoint names; importing runs their code.
+        replica: which model of a checkpoint of several, from 0.
+        overrides: constructor arguments that replace the checkpoint's, such as an encoder that has no config.
+
+    Raises:
+        InputError: the file cannot be read, names a class that is not trusted, does not fit the model it names, or holds several
+            models and ``replica`` says none of them.
+    """
+    path = find_checkpoint(path)
+    checkpoint = read_checkpoint(path)
+    if replica is not None:
+        checkpoint = extract(checkpoint, replica)
+    elif (count := num_replicas(checkpoint)) is not None:
+        raise InputError(f"checkpoint {path} holds {count} replicas: say which one, from 0 to {count - 1} (replica=r, --replica r)")
+    arguments = dict(checkpoint["hyper_parameters"]) | overrides
+    path_of_class = model_path(checkpoint)
+    if not isinstance(path_of_class, str) or not all(isinstance(name, str) for name in arguments):
+        raise InputError(f"checkpoint {path} does not name its model's class and arguments")
+    named = [path_of_class, *class_paths(arguments)]
+    if "." in str(arguments.get("latent", "")):
+        named.append(str(arguments["latent"]))
+    foreign = [name for name in named if not name.startswith(_TRUSTED)]
+    if foreign and not trust:
+        raise InputError(
+            f"checkpoint {path} names classes outside dvae ({', '.join(foreign)}); importing them runs their code: "
+            "pass --trust (trust=True) if you know the file"
+        )
+    cls = import_class(path_of_class, DiscreteVAE, "the checkpoint's model")
+    try:
+        model = cls(**arguments)
+        model.on_load_checkpoint(checkpoint)
+        model.load_state_dict(checkpoint["state_dict"])
+    except InputError as error:
+        raise InputError(f"checkpoint {path}: {error}") from None
+    except Exception as error:  # whatever a damaged value leads to
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"checkpoint {path} does not fit the model it names: {type(error).__name__}: {reason}") from error
+    return model.eval(), checkpoint

@@ -1,0 +1,86 @@
+"""Compiling a step, and replaying it on a GPU."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["FAILURES", "NotCompilable", "compiled", "warn_not_compiled"]
+
+
+FAILURES = (TorchDynamoException, FailOnRecompileLimitHit)
+"""What a call of a compiled function raises where it cannot be compiled, or not once more."""
+
+
+def compiled(function: Callable) -> Callable:
+    """The function compiled whole, apart from all others made of the same code.
+
+    What ``torch.compile`` makes of a function belongs to the function's code, and only so much may: the ninth model of one process
+    would not be compiled.
+    """
+    code = function.__code__.replace()
+    own = FunctionType(code, function.__globals__, function.__name__, function.__defaults__, function.__closure__)
+    # Code for one shape is faster than code for any; a partial graph would be slow silently.
+    return torch.compile(own, dynamic=False, fullgraph=True)
+
+
+class Replayed:
+    """A step on a GPU, captured as a CUDA graph after some calls and replayed from then on: one launch in place of each kernel's.
+
+    A graph reads and writes where it did when it was captured. So each batch is copied to one place for its shape, from the first
+    call on; everything else that a step is given must be the same tensors in every call, changed in place.
+    """
+
+    _WARM_UP = 3  # calls of each shape that compile, choose kernels and fill caches, none of which a capture may do
+
+    def __init__(self, step: Callable[..., None]) -> None:
+        self._step = step
+        self._calls: Counter[torch.Size] = Counter()
+        self._places: dict[torch.Size, Tensor] = {}
+        self._graphs: dict[torch.Size, torch.cuda.CUDAGraph] = {}
+        self._fails = False
+
+    def __call__(self, *kept_and_batch: Any) -> None:
+        *kept, x = kept_and_batch
+        if x.shape not in self._places:
+            self._places[x.shape] = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        place = self._places[x.shape].copy_(x)
+        self._calls[x.shape] += 1
+        if x.shape not in self._graphs and self._calls[x.shape] > self._WARM_UP and not self._fails:
+            self._capture(*kept, place)
+        if x.shape in self._graphs:
+            self._graphs[x.shape].replay()
+        else:
+            self._step(*kept, place)
+
+    def _capture(self, *kept_and_place: Any) -> None:
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Other threads, such as a data loader's, may use the GPU meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._step(*kept_and_place)
+        except (RuntimeError, *FAILURES) as error:  # nothing has run yet, so that the step can still be done
+            rank_zero_warn(f"the step cannot be captured as a CUDA graph and is launched as it is: {str(error).splitlines()[0]}")
+            self._fails = True
+            return
+        self._graphs[kept_and_place[-1].shape] = graph
+
+
+class NotCompilable(RuntimeError):
+    """A step cannot be compiled; the message says why."""
+
+
+def warn_not_compiled(error: Exception) -> None:
+    """Say why the step is not compiled."""
+    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    rank_zero_warn(f"the step cannot be compiled and runs as it is: {reason}")

@@ -1,0 +1,97 @@
+r"""The training step as one pure function of parameters, batch and noise.
+
+.. math::
+    \text{surrogate} = \overline{f(b)} + \sum_l \overline{\langle g_l, \text{logits}_l \rangle}, \qquad
+    \text{loss} = -\text{surrogate} + \sum_l \overline{\lVert g_l \rVert^2}
+
+with g_l detached in the surrogate and free of theta in the variance, so that one backward gives theta the ELBO's gradient and phi
+the gradient of the variance (E[g]^2 does not depend on phi, so the second moment's gradient is the variance's).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from dvae.estimators.base import Draw, Objective
+from dvae.functional import frozen
+from dvae.models.vae import VAE, Layer
+
+__all__ = ["StepOutput", "step_loss"]
+
+
+class StepOutput(NamedTuple):
+    """What a step computes.
+
+    loss: scalar, with the graph.
+    metrics: detached scalars for the log.
+    gradients: each layer's estimate of d objective / d logits, the logits' shape, detached.
+    """
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+    gradients: list[Tensor]
+
+
+def step_loss(model: VAE, x: Tensor, noise: Sequence[Tensor]) -> StepOutput:
+    """The loss of one step.
+
+    Arguments:
+        model: encoder, decoder, prior (theta) and one estimator per stochastic layer (phi).
+        x: batch [B, num_pixels].
+        noise: for each layer, uniforms [num_noise, K, B, D].
+
+    Raises:
+        InputError: an estimator and the model do not fit; see :meth:`dvae.estimators.GradientEstimator.estimate`.
+    """
+    layers = model.rollout(x, noise)
+    terms = model.terms(x, layers)
+    # One evaluation of f at the hard samples is the value of every layer's draw.
+    value = model.objective(terms)
+    combined = model.estimators[0].combine(value)
+    surrogate, variance = combined.mean(), value.new_zeros(())
+    metrics = {
+        "elbo": terms.elbo.mean().detach(),
+        "reconstruction": terms.reconstruction.mean().detach(),
+        "kl": terms.kl.mean().detach(),
+    }
+    if model.estimators[0].multi_sample:
+        metrics["importance_weighted_bound"] = surrogate.detach()
+    gradients = []
+    known = [Layer(layer.q.detach(), layer.z.detach(), layer.sample) for layer in layers]
+    for index, estimator in enumerate(model.estimators):
+        q, z, b = known[index]
+        f = _LayerObjective(model, x, noise, known[: index + 1])
+        grad = estimator.estimate(f, q, Draw(noise[index], z, b, value), model.context(x, known[:index]))
+        logits = layers[index].q.logits
+        event = tuple(range(-q.event_dim, 0))
+        second_moment = grad.square().sum(event).mean()
+        surrogate = surrogate + (grad.detach() * logits).sum(event).mean()
+        variance = variance + second_moment + estimator.penalty(math.prod(logits.shape[-q.event_dim :]))
+        suffix = f"_{index + 1}" if len(layers) > 1 else ""
+        gradients.append(grad.detach())
+        metrics[f"gradient_second_moment{suffix}"] = second_moment.detach()
+        metrics.update({f"{name}{suffix}": scalar for name, scalar in estimator.summary().items()})
+    return StepOutput(variance - surrogate, metrics, gradients)
+
+
+class _LayerObjective:
+    """f of one layer's sample: the layers before it stay at their samples, those after it are sampled on the way."""
+
+    def __init__(self, model: VAE, x: Tensor, noise: Sequence[Tensor], known: Sequence[Layer]) -> None:
+        self.model, self.x, self.noise, self.known = model, x, noise, known
+
+    def __call__(self, sample: Tensor, temperature: Tensor | None = None) -> Tensor:
+        return self._value(self.model, sample, temperature)
+
+    def frozen(self) -> Objective:
+        """The same on detached theta; f does not depend on phi."""
+        return frozen(self.model, self._value, self.model.named_theta())
+
+    def _value(self, model: VAE, sample: Tensor, temperature: Tensor | None = None) -> Tensor:
+        *before, layer = self.known
+        layers = model.rollout(self.x, self.noise, [*before, Layer(layer.q, layer.z, sample)], temperature)
+        return model.objective(model.terms(self.x, layers))
