@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from dvae.data.module import ArrayData
+from dvae.data import ArrayData
 from dvae.testing import certified  # noqa: F401  # a fixture
 
 warnings.filterwarnings("ignore", module="pytorch_lightning")

@@ -18,8 +18,7 @@ import dvae
 from dvae import DiscreteVAE, InputError
 from dvae.cli import main
 from dvae.config import check_yaml
-from dvae.data.module import ArrayData
-from dvae.data.omniglot import Omniglot
+from dvae.data import ArrayData, Omniglot
 from dvae.lab.evaluate import open_model
 from dvae.training.checkpoints import load_model
 
@@ -161,7 +160,7 @@ def test_arrays(count, tmp_path):
 
 
 def test_an_array_that_unpacks_to_more_than_there_is_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr("dvae.data._MAX_BYTES", 10_000)
+    monkeypatch.setattr("dvae.data.arrays._MAX_BYTES", 10_000)
     np.savez_compressed(tmp_path / "bomb.npz", train=np.zeros((1000, 16)))
     with pytest.raises(InputError, match="must hold at most 10000 bytes, it unpacks to"):
         ArrayData(tmp_path / "bomb.npz")

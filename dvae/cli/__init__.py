@@ -32,8 +32,7 @@ from rich.progress import Progress
 from dvae import data as _data  # noqa: F401  # makes the data modules' short names known to the parser
 from dvae.config import check_yaml, class_paths, import_class
 from dvae.errors import InputError, Interrupted, NonFiniteError
-from dvae.estimators import GradientEstimator
-from dvae.estimators.catalogue import CATALOGUE, facts
+from dvae.estimators import CATALOGUE, GradientEstimator, facts
 from dvae.files import written_whole
 from dvae.lab.benchmark import ESTIMATORS, GROWTH, MODES, benchmark, growth, long_run
 from dvae.lab.certify.certificate import Certificate, certify, num_reports
@@ -41,7 +40,7 @@ from dvae.lab.codes import encode
 from dvae.lab.evaluate import Evaluation, Mean, evaluate, open_model, pooled
 from dvae.lab.toy import toy, toy_estimator, write_csv
 from dvae.lab.variance import applicable_estimators, compare_variance
-from dvae.latents.bernoulli import Bernoulli
+from dvae.latents import Bernoulli
 from dvae.report.benchmark import plot_growth, plot_times
 from dvae.report.curves import plot_training, read_curve
 from dvae.report.pictures import reconstruction_grid, sample_grid, save_picture

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective
-from dvae.latents.bernoulli import Bernoulli
+from dvae.latents import Bernoulli
 
 __all__ = ["ARM", "ARMS", "U2G", "DisARM"]
 

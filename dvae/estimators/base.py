@@ -16,8 +16,7 @@ from typing_extensions import TypeVar
 from dvae.config import Module
 from dvae.errors import InputError
 from dvae.functional import frozen
-from dvae.latents.base import Latent
-from dvae.latents.bernoulli import Bernoulli
+from dvae.latents import Bernoulli, Latent
 from dvae.objectives import importance_weighted_bound
 
 __all__ = ["Draw", "Estimate", "GradientEstimator", "Objective", "value_and_derivative"]

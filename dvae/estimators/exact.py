@@ -7,9 +7,7 @@ from torch import Tensor
 
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective
-from dvae.latents.base import Discrete
-from dvae.latents.bernoulli import Bernoulli
-from dvae.latents.categorical import Categorical
+from dvae.latents import Bernoulli, Categorical, Discrete
 
 __all__ = ["Exact"]
 

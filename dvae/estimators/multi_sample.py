@@ -11,10 +11,7 @@ from torch import Tensor
 from dvae.errors import InputError
 from dvae.estimators.antithetic import DisARM
 from dvae.estimators.base import Draw, GradientEstimator, Objective
-from dvae.latents.base import Latent
-from dvae.latents.bernoulli import Bernoulli
-from dvae.latents.categorical import Categorical
-from dvae.latents.gaussian import Gaussian
+from dvae.latents import Bernoulli, Categorical, Gaussian, Latent
 
 __all__ = ["VIMCO", "MultiSampleDisARM"]
 

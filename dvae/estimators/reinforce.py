@@ -10,11 +10,8 @@ from torch import Tensor
 
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective
-from dvae.latents.base import Latent
-from dvae.latents.bernoulli import Bernoulli
-from dvae.latents.categorical import Categorical
-from dvae.latents.gaussian import Gaussian
-from dvae.networks.dense import MLP
+from dvae.latents import Bernoulli, Categorical, Gaussian, Latent
+from dvae.networks import MLP
 
 __all__ = ["LOO", "NVIL", "REINFORCE"]
 

@@ -11,10 +11,8 @@ from dvae.config import Module, instantiate
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective, value_and_derivative
 from dvae.estimators.control_variates import controlled, weight_penalty
-from dvae.latents.base import Discrete
-from dvae.latents.bernoulli import Bernoulli
-from dvae.latents.categorical import Categorical
-from dvae.networks.surrogate import SurrogateNetwork
+from dvae.latents import Bernoulli, Categorical, Discrete
+from dvae.networks import SurrogateNetwork
 
 __all__ = ["REBAR", "RELAX"]
 

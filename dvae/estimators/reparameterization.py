@@ -10,8 +10,8 @@ from dvae.config import Module, instantiate
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective, value_and_derivative
 from dvae.estimators.control_variates import controlled, weight_penalty
-from dvae.latents.gaussian import Gaussian
-from dvae.networks.surrogate import SurrogateNetwork
+from dvae.latents import Gaussian
+from dvae.networks import SurrogateNetwork
 
 __all__ = ["LAX", "Reparameterization"]
 

@@ -8,10 +8,8 @@ from torch import Tensor, nn
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective, value_and_derivative
 from dvae.estimators.control_variates import controlled
-from dvae.latents.base import Discrete
-from dvae.latents.bernoulli import Bernoulli
-from dvae.latents.categorical import Categorical
-from dvae.networks.dense import MLP
+from dvae.latents import Bernoulli, Categorical, Discrete
+from dvae.networks import MLP
 
 __all__ = ["RODEO"]
 

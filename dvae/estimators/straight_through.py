@@ -7,9 +7,7 @@ from torch import Tensor
 
 from dvae.estimators.base import Draw, GradientEstimator, Objective, value_and_derivative
 from dvae.estimators.concrete import Concrete
-from dvae.latents.base import Discrete
-from dvae.latents.bernoulli import Bernoulli
-from dvae.latents.categorical import Categorical
+from dvae.latents import Bernoulli, Categorical, Discrete
 
 __all__ = ["GumbelStraightThrough", "ReinMax", "StraightThrough"]
 

@@ -18,12 +18,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from dvae.data.loader import TensorLoader
-from dvae.data.mnist import BinarizedMNIST
+from dvae.data import BinarizedMNIST, TensorLoader
 from dvae.errors import InputError
-from dvae.estimators import GradientEstimator
-from dvae.estimators.catalogue import CATALOGUE
-from dvae.latents.bernoulli import Bernoulli
+from dvae.estimators import CATALOGUE, GradientEstimator
+from dvae.latents import Bernoulli
 from dvae.training.module import DiscreteVAE, joint_optimizer
 from dvae.training.step import step_loss
 from dvae.training.sweep import Replicas

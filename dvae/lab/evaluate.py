@@ -11,8 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dvae.data.module import DataModule
-from dvae.data.source import data_module
+from dvae.data import DataModule, data_module
 from dvae.errors import InputError
 from dvae.metrics import ActiveUnits, MeanWithError
 from dvae.training.checkpoints import load_model

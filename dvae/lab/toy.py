@@ -19,12 +19,11 @@ from torch.func import stack_module_state
 
 from dvae.config import Module, import_class
 from dvae.errors import InputError
-from dvae.estimators import REBAR, RELAX, GradientEstimator
-from dvae.estimators.catalogue import CATALOGUE
+from dvae.estimators import CATALOGUE, REBAR, RELAX, GradientEstimator
 from dvae.files import written_whole
 from dvae.functional import caller
-from dvae.latents.bernoulli import Bernoulli
-from dvae.networks.dense import MLP
+from dvae.latents import Bernoulli
+from dvae.networks import MLP
 
 __all__ = ["SoftSurrogate", "ToyRun", "toy", "toy_estimator", "write_csv"]
 

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from dvae.config import import_class
-from dvae.data.module import DataModule
+from dvae.data import DataModule
 from dvae.errors import InputError
-from dvae.estimators import GradientEstimator
-from dvae.estimators.catalogue import CATALOGUE
-from dvae.latents.base import Latent
+from dvae.estimators import CATALOGUE, GradientEstimator
+from dvae.latents import Latent
 from dvae.training.gradient_variance import log_gradient_variance
 from dvae.training.module import DiscreteVAE
 from dvae.training.step import step_loss

@@ -13,7 +13,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from dvae.config import instantiate
-from dvae.data.module import DataModule
+from dvae.data import DataModule
 from dvae.errors import InputError, NonFiniteError
 from dvae.estimators import GradientEstimator
 from dvae.latents import Latent

@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from dvae.estimators.base import Draw, Objective
+from dvae.estimators import Draw
+from dvae.estimators.base import Objective
 from dvae.functional import frozen
-from dvae.models.vae import VAE, Layer
+from dvae.models import VAE, Layer
 
 __all__ = ["StepOutput", "step_loss"]
 

@@ -12,7 +12,7 @@ from dvae import evaluate as evaluate_function  # the function, not the module o
 from dvae.estimators import LOO, REINFORCE, Concrete
 from dvae.lab.codes import encode
 from dvae.lab.evaluate import _MAX_PIXELS
-from dvae.latents.bernoulli import Bernoulli
+from dvae.latents import Bernoulli
 from dvae.metrics import ActiveUnits, MeanWithError
 from dvae.training.gradient_variance import log_gradient_variance
 

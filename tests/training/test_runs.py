@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from dvae.cli import main
 from dvae.training.checkpoints import load_model
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -149,12 +149,12 @@ SEVERAL_FLAGS = ["--trainer.strategy=ddp", "--trainer.devices=2"]
 CALLBACKS = """
 trainer:
   callbacks:
-    - class_path: dvae.callbacks.BestCheckpoint
+    - class_path: dvae.training.callbacks.BestCheckpoint
       init_args: {filename: best, monitor: val/importance_weighted_bound, mode: max, enable_version_counter: false}
-    - class_path: dvae.callbacks.LastCheckpoint
+    - class_path: dvae.training.callbacks.LastCheckpoint
       init_args: {every_n_train_steps: 4}
-    - dvae.callbacks.Pictures
-    - dvae.callbacks.VarianceMonitor
+    - dvae.training.callbacks.Pictures
+    - dvae.training.callbacks.VarianceMonitor
 """
 
 

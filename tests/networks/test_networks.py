@@ -10,9 +10,7 @@ import dvae
 from dvae import InputError
 from dvae.config import class_paths, import_class, instantiate
 from dvae.estimators import RELAX
-from dvae.networks.convolutional import ConvDecoder, ConvEncoder
-from dvae.networks.dense import MLP, Linear, dense
-from dvae.networks.surrogate import SurrogateNetwork
+from dvae.networks import MLP, ConvDecoder, ConvEncoder, Linear, SurrogateNetwork, dense
 from dvae.priors import Factorial
 
 

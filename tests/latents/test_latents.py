@@ -6,9 +6,7 @@ from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Independent, Normal, OneHotCategorical, kl_divergence
 
 from dvae import InputError
-from dvae.latents.bernoulli import Bernoulli
-from dvae.latents.categorical import Categorical
-from dvae.latents.gaussian import Gaussian
+from dvae.latents import Bernoulli, Categorical, Gaussian
 
 LOGITS = torch.tensor([[-3.0, -0.5, 0.0, 2.0], [0.3, 8.0, -8.0, 1.0]], dtype=torch.float64)
 

@@ -12,13 +12,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import dvae
 from dvae import DiscreteVAE, InputError, NonFiniteError
-from dvae.estimators import LOO, NVIL, REBAR, REINFORCE, RELAX, VIMCO, Concrete, GradientEstimator
-from dvae.estimators.catalogue import CATALOGUE
+from dvae.estimators import CATALOGUE, LOO, NVIL, REBAR, REINFORCE, RELAX, VIMCO, Concrete, GradientEstimator
 from dvae.lab.codes import encode
-from dvae.latents.bernoulli import Bernoulli
+from dvae.latents import Bernoulli
 from dvae.models import Layer
-from dvae.networks.convolutional import ConvDecoder, ConvEncoder
-from dvae.networks.dense import MLP
+from dvae.networks import MLP, ConvDecoder, ConvEncoder
 from dvae.training.checkpoints import load_model
 from dvae.training.compilation import FAILURES
 from dvae.training.step import step_loss
@@ -378,7 +376,7 @@ def test_a_step_that_can_be_compiled_no_more_goes_on_as_it_is(tmp_path, tiny_dat
 
             return call
 
-        monkeypatch.setattr("dvae.update.compiled", limited)
+        monkeypatch.setattr("dvae.training.whole_step.compiled", limited)
         model = DiscreteVAE(LOO(), compile=True, steps_per_execution=4, **TINY)
         return *history(tmp_path, tiny_data, model, f"limit{fails}"), len(calls)
 
@@ -406,7 +404,7 @@ def test_only_batches_of_the_usual_size_are_compiled_for(tmp_path, tiny_data, mo
         assert model._compiling
         return set(sizes)
 
-    monkeypatch.setattr("dvae.update.compiled", watched)
+    monkeypatch.setattr("dvae.training.whole_step.compiled", watched)
     images = tiny_data.split("train").float()
     sampler = torch.utils.data.BatchSampler(torch.utils.data.SequentialSampler(images), 12, drop_last=False)
     doubled = torch.utils.data.DataLoader(images, batch_size=6, collate_fn=lambda rows: torch.stack(rows + rows))

@@ -10,7 +10,7 @@ from torch import nn
 
 from dvae import DiscreteVAE, InputError
 from dvae.estimators import RELAX
-from dvae.networks.dense import MLP
+from dvae.networks import MLP
 from dvae.training.checkpoints import find_checkpoint, load_model
 
 

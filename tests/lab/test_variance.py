@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from dvae import DiscreteVAE, InputError
-from dvae.estimators import REBAR
-from dvae.estimators.catalogue import CATALOGUE
+from dvae.estimators import CATALOGUE, REBAR
 from dvae.lab.variance import applicable_estimators, compare_variance
 from dvae.report.variance import plot_variance
 from dvae.training.gradient_variance import log_gradient_variance

@@ -14,6 +14,7 @@ from dvae import InputError
 from dvae.estimators import (
     ARM,
     ARMS,
+    CATALOGUE,
     LAX,
     LOO,
     NVIL,
@@ -27,6 +28,7 @@ from dvae.estimators import (
     DoubleCV,
     Draw,
     Exact,
+    Facts,
     GradientEstimator,
     GumbelStraightThrough,
     MultiSampleDisARM,
@@ -34,11 +36,9 @@ from dvae.estimators import (
     ReinMax,
     Reparameterization,
     StraightThrough,
+    facts,
 )
-from dvae.estimators.catalogue import CATALOGUE, Facts, facts
-from dvae.latents.bernoulli import Bernoulli
-from dvae.latents.categorical import Categorical
-from dvae.latents.gaussian import Gaussian
+from dvae.latents import Bernoulli, Categorical, Gaussian
 
 B, D, K, C = 5, 3, 2, 4
 

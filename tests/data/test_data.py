@@ -19,16 +19,23 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from dvae.config import instantiate
-from dvae.data.arrays import Splits, binarize
-from dvae.data.loader import TensorLoader
-from dvae.data.mnist import MNIST, BinarizedMNIST, FashionMNIST
-from dvae.data.module import ArrayData, DataModule
-from dvae.data.omniglot import Omniglot
-from dvae.data.source import data_module, load_split
+from dvae.data import (
+    MNIST,
+    ArrayData,
+    BinarizedMNIST,
+    DataModule,
+    FashionMNIST,
+    Omniglot,
+    Splits,
+    TensorLoader,
+    binarize,
+    data_module,
+    load_split,
+)
 from dvae.errors import InputError
 from dvae.resources import bundled_folder
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def numbered(count: int, pixels: int = 3) -> torch.Tensor:

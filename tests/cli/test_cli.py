@@ -12,7 +12,7 @@ from PIL import Image
 from dvae.cli import main
 from dvae.report.curves import read_curve
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture

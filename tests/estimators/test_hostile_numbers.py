@@ -8,12 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dvae
-from dvae.estimators import Concrete, GradientEstimator, GumbelStraightThrough
-from dvae.estimators.catalogue import CATALOGUE
-from dvae.latents.base import Latent
-from dvae.latents.bernoulli import Bernoulli
-from dvae.latents.categorical import Categorical
-from dvae.latents.gaussian import Gaussian
+from dvae.estimators import CATALOGUE, Concrete, GradientEstimator, GumbelStraightThrough
+from dvae.latents import Bernoulli, Categorical, Gaussian, Latent
+from dvae.training.step import step_loss
 
 FAMILIES: dict[str, type[Latent]] = {"Bernoulli": Bernoulli, "Categorical": Categorical, "Gaussian": Gaussian}
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
@@ -130,7 +127,7 @@ def test_model_with_extreme_weights_and_pixels_has_a_finite_loss(latent):
                 parameter.copy_(scale * torch.randn_like(parameter))
         model.set_mean(torch.tensor([0.0, 0.0, 0.5, 0.5, 1.0, 1.0]))
         x = torch.tensor([[0.0, 1.0, 0.0, 1.0, 0.0, 1.0]])
-        output = dvae.step.step_loss(model, x, model.noise(1))
+        output = step_loss(model, x, model.noise(1))
         output.loss.backward()
         assert output.loss.isfinite()
         assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
