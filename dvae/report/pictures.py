@@ -11,7 +11,7 @@ from torchvision.utils import make_grid, save_image
 
 from dvae.errors import InputError
 from dvae.files import written_whole
-from dvae.training.module import DiscreteVAE
+from dvae.models import VAE
 
 __all__ = ["image_shape_of", "reconstruction_grid", "sample_grid", "save_picture"]
 
@@ -24,7 +24,7 @@ def image_shape_of(num_pixels: int) -> tuple[int, int, int]:
 
 @torch.no_grad()
 def sample_grid(
-    model: DiscreteVAE,
+    model: VAE,
     num_images: int = 64,
     image_shape: Sequence[int] | None = None,
     generator: torch.Generator | None = None,
@@ -36,7 +36,7 @@ def sample_grid(
 
 @torch.no_grad()
 def reconstruction_grid(
-    model: DiscreteVAE,
+    model: VAE,
     x: Tensor,
     image_shape: Sequence[int] | None = None,
     generator: torch.Generator | None = None,

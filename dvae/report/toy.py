@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from dvae.files import save_figure
-from dvae.lab.toy import ToyRun
+
+if TYPE_CHECKING:
+    from dvae.lab.toy import ToyRun
 
 __all__ = ["plot_curves", "plot_surrogates"]
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dvae.files import save_figure
-from dvae.lab.variance import VarianceReport
+
+if TYPE_CHECKING:
+    from dvae.lab.variance import VarianceReport
 
 __all__ = ["plot_variance"]
 
