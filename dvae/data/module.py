@@ -186,6 +186,10 @@ class DataModule(Configurable, pl.LightningDataModule):
         """
         return self._loader(self.split("test"), self.eval_batch_size)
 
+    def predict_dataloader(self) -> TensorLoader:
+        """As :meth:`test_dataloader`."""
+        return self.test_dataloader()
+
     def _binarized(self, splits: Splits) -> Splits:
         """All splits drawn once, by ``data_seed``; the values must be checked already, or be so by their making."""
         drawn = (mixed_seed(self.data_seed, BINARIZE, index) for index in range(len(splits)))

@@ -57,7 +57,7 @@ class Omniglot(DataModule):
         try:
             from scipy.io import loadmat
         except ImportError:
-            raise InputError("Omniglot needs scipy, which is not installed: pip install dvae[omniglot]") from None
+            raise InputError("Omniglot needs scipy, which is not installed: pip install discrete-vae[omniglot]") from None
         check_file(self.path, "path")
         try:
             content = loadmat(self.path, variable_names=("data", "testdata"))

@@ -5,27 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dvae.training.module import DiscreteVAE
+from dvae.models import VAE
 
 __all__ = ["encode"]
 
 
 @torch.no_grad()
-def encode(model: DiscreteVAE, examples: Tensor, batch_size: int = 1000) -> Tensor:
-    """The most probable code of each example, all layers side by side, [N, L D].
-
-    Bits or classes, uint8, or the means of Gaussian latents. A layer's code is the mode of its distribution given the mode of the
-    layer before.
+def encode(model: VAE, examples: Tensor, batch_size: int = 1000) -> Tensor:
+    """The most probable code of each example, see :meth:`dvae.models.VAE.codes`; [N, L D], on the CPU.
 
     Arguments:
-        examples: [N, num_pixels], in [0, 1].
+        model: a trained model.
+        examples: [N, num_pixels], in the likelihood's range.
         batch_size: how many are encoded at a time.
+
+    Raises:
+        InputError: the examples have another size, or values outside the range.
     """
-    codes = []
-    for x in examples.split(batch_size):
-        x = model.check_input(x.to(model.device))
-        layers: list[Tensor] = []
-        for index in range(model.num_layers):
-            layers.append(model.infer(index, x, layers).mode())
-        codes.append(torch.cat([model.latent.code(layer) for layer in layers], dim=-1).cpu())
-    return torch.cat(codes)
+    return torch.cat([model.codes(model.check_input(x.to(model.device))).cpu() for x in examples.split(batch_size)])

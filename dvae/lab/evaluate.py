@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
@@ -14,9 +15,10 @@ from torch import Tensor
 from dvae.data import DataModule, data_module
 from dvae.errors import InputError
 from dvae.metrics import ActiveUnits, MeanWithError
-from dvae.training.checkpoints import load_model
+from dvae.models import VAE
+from dvae.training import record
+from dvae.training.checkpoints import Checkpoint
 from dvae.training.gradient_variance import log_gradient_variance
-from dvae.training.module import DiscreteVAE
 
 __all__ = ["Evaluation", "Mean", "evaluate", "open_model", "pooled"]
 
@@ -38,6 +40,8 @@ class Evaluation(NamedTuple):
     train_elbo: the training ELBO that the checkpoint's run logged last, nats; None for a model without a checkpoint.
     elbo, importance_weighted_bound, reconstruction, kl: means over examples, nats.
     active_units: for each layer, latents whose mean under q(b | x) has a variance above .01 over the data.
+    is_bound: whether the likelihood gives the data's values a probability, so that the ELBO and the bound are bounds on log p(x);
+        grey levels under a Bernoulli make them cross-entropies.
     log_variance_logits, log_variance_encoder: see :func:`dvae.metrics.log_gradient_variance`; on one batch of training size.
     """
 
@@ -52,6 +56,7 @@ class Evaluation(NamedTuple):
     log_variance_logits: float
     log_variance_encoder: float
     train_elbo: float | None
+    is_bound: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -64,10 +69,13 @@ class Evaluation(NamedTuple):
             return name, f"{value.mean:.2f}", f"{value.standard_error:.2f}"
 
         return [
-            nats("ELBO (nats)", self.elbo),
+            nats("ELBO (nats)" if self.is_bound else "cross-entropy objective, no bound (nats)", self.elbo),
             nats("  reconstruction", self.reconstruction),
             nats("  KL", self.kl),
-            nats(f"importance-weighted bound, {self.num_samples} samples", self.importance_weighted_bound),
+            nats(
+                f"importance-weighted {'bound' if self.is_bound else 'objective, no bound'}, {self.num_samples} samples",
+                self.importance_weighted_bound,
+            ),
             (f"active units (of {self.num_latents} a layer)", ", ".join(map(str, self.active_units)), ""),
             ("log-variance of the gradient: logits", f"{self.log_variance_logits:.2f}", ""),
             ("log-variance of the gradient: encoder", f"{self.log_variance_encoder:.2f}", ""),
@@ -96,7 +104,7 @@ def pooled(evaluations: Sequence[Evaluation]) -> dict[str, Mean]:
 
 @torch.no_grad()
 def evaluate(
-    model: DiscreteVAE | str | Path,
+    model: VAE | Checkpoint | str | Path,
     data: DataModule | str | Path | None = None,
     *,
     split: str = "test",
@@ -111,13 +119,13 @@ def evaluate(
     """ELBO, importance-weighted bound and what belongs to them, with standard errors over the examples.
 
     Arguments:
-        model: a model, a checkpoint, or a folder that holds some.
+        model: a model, which is left as it was; a checkpoint, or a folder that holds some.
         data: a data module, a path to a data set, or None for the checkpoint's own.
         split: "train", "valid" or "test".
         num_samples: samples of q for each example; memory does not grow with it.
         num_draws: draws for the log-variance of the gradient, on the split's first 24 examples.
         seed: of all noise; the same seed gives the same figures.
-        device: where to compute; the GPU if there is one.
+        device: where to compute; by default where the model is, for a checkpoint the GPU if there is one.
         trust: import classes from outside ``dvae`` that the checkpoint names.
         replica: which model of a checkpoint of several, from 0.
         progress: called with the number of examples done and their total.
@@ -127,7 +135,21 @@ def evaluate(
     """
     if num_samples < 1:
         raise InputError(f"num_samples must be at least 1, got {num_samples}")
-    model, module, train_elbo = open_model(model, data, device=device, trust=trust, replica=replica)
+    with _left_as_it_was(model):
+        opened = open_model(model, data, device=device, trust=trust, replica=replica)
+        return _measured(*opened, split, num_samples, num_draws, seed, progress)
+
+
+def _measured(
+    model: VAE,
+    module: DataModule,
+    train_elbo: float | None,
+    split: str,
+    num_samples: int,
+    num_draws: int,
+    seed: int,
+    progress: Callable[[int, int], None] | None,
+) -> Evaluation:
     examples = _examples(model, module, split)
     generator = torch.Generator(model.device).manual_seed(seed)
     elbo, bound, reconstruction, kl = (MeanWithError().to(model.device) for _ in range(4))
@@ -165,41 +187,56 @@ def evaluate(
         log_variance_logits=variance.logits,
         log_variance_encoder=variance.encoder,
         train_elbo=train_elbo,
+        is_bound=model.likelihood.covers(examples),
     )
 
 
 def open_model(
-    model: DiscreteVAE | str | Path,
+    model: VAE | Checkpoint | str | Path,
     data: DataModule | str | Path | None = None,
     *,
     device: str | torch.device | None = None,
     trust: bool = False,
     replica: int | None = None,
-) -> tuple[DiscreteVAE, DataModule, float | None]:
-    """The model, on its device and in evaluation mode; the data set, given or the checkpoint's; and the logged training ELBO.
+) -> tuple[VAE, DataModule, float | None]:
+    """The model, moved to its device and in evaluation mode; its data, given or the checkpoint's; the training ELBO logged last.
 
     Raises:
         InputError: as :func:`evaluate`.
     """
     saved = train_elbo = None
-    if not isinstance(model, DiscreteVAE):
-        model, checkpoint = load_model(model, trust=trust, replica=replica)
-        saved, train_elbo = checkpoint["dvae"].get("data"), checkpoint["dvae"].get("train_elbo")
-        if data is None and saved is None:
-            raise InputError("the checkpoint does not say what data it was trained on; pass --data (data=...)")
-    elif data is None:
-        data = getattr(model._trainer, "datamodule", None)
+    if isinstance(model, VAE):
+        if data is None:
+            data = getattr(getattr(model, "_trainer", None), "datamodule", None)
         if data is None:
             raise InputError("data must be given: the model was not trained with a data module")
+        device = device or model.device
+    else:
+        checkpoint = model if isinstance(model, Checkpoint) else Checkpoint.open(model)
+        content = checkpoint.single(replica)
+        model = checkpoint.model(replica, trust=trust)
+        saved, train_elbo = record.data_of(content), record.train_elbo_of(content)
+        if data is None and saved is None:
+            raise InputError("the checkpoint does not say what data it was trained on; pass --data (data=...)")
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     module = data_module(saved if data is None else data, trust=trust)
     if not isinstance(module, DataModule):
         raise InputError(f"data must be a dvae.data.DataModule, whose splits can be taken whole, got {type(module).__name__}")
-    if device is None:
-        device = "cuda" if torch.cuda.is_available() else model.device
     return model.to(device).eval(), module, train_elbo
 
 
-def _examples(model: DiscreteVAE, module: DataModule, split: str) -> Tensor:
+@contextmanager
+def _left_as_it_was(model: Any) -> Iterator[None]:
+    """Puts a model of the caller's back on its device and into its mode."""
+    before = (model.device, model.training) if isinstance(model, VAE) else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            model.to(before[0]).train(before[1])
+
+
+def _examples(model: VAE, module: DataModule, split: str) -> Tensor:
     examples = module.split(split)
     if examples[:1].numel() != model.num_pixels:
         raise InputError(f"data must have {model.num_pixels} values per example for this model, got {examples[:1].numel()}")

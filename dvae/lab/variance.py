@@ -16,8 +16,8 @@ from dvae.data import DataModule
 from dvae.errors import InputError
 from dvae.estimators import CATALOGUE, GradientEstimator
 from dvae.latents import Latent
+from dvae.models import VAE
 from dvae.training.gradient_variance import log_gradient_variance
-from dvae.training.module import DiscreteVAE
 from dvae.training.step import step_loss
 
 __all__ = ["VarianceReport", "applicable_estimators", "compare_variance"]
@@ -70,7 +70,7 @@ def applicable_estimators(latent: type[Latent]) -> list[str]:
 
 
 def compare_variance(
-    model: DiscreteVAE,
+    model: VAE,
     data: DataModule,
     estimators: Sequence[str] | None = None,
     *,
@@ -129,7 +129,7 @@ def _make(name: str) -> GradientEstimator:
     return import_class(name, GradientEstimator, "estimators")()
 
 
-def _with_estimator(model: DiscreteVAE, estimator: GradientEstimator, seed: int) -> DiscreteVAE:
+def _with_estimator(model: VAE, estimator: GradientEstimator, seed: int) -> VAE:
     """A copy of the model with its encoder, decoder and prior, and fresh estimators."""
     estimator.require_support(model.latent.family)
     if estimator.num_evaluations is None:
@@ -147,7 +147,7 @@ def _with_estimator(model: DiscreteVAE, estimator: GradientEstimator, seed: int)
     return candidate
 
 
-def _fit_phi(model: DiscreteVAE, train: Tensor, steps: int, lr: float, batch_size: int, seed: int) -> None:
+def _fit_phi(model: VAE, train: Tensor, steps: int, lr: float, batch_size: int, seed: int) -> None:
     """Adam on phi, and running averages on the way."""
     phi = model.phi()
     if not phi and not any(True for estimator in model.estimators for _ in estimator.buffers()):
@@ -166,7 +166,7 @@ def _fit_phi(model: DiscreteVAE, train: Tensor, steps: int, lr: float, batch_siz
             optimizer.step()
 
 
-def _milliseconds(model: DiscreteVAE, x: Tensor, repetitions: int = 30) -> float:
+def _milliseconds(model: VAE, x: Tensor, repetitions: int = 30) -> float:
     """The median time of a draw of the encoder's gradient."""
     encoder = list(model.encoders.parameters())
     times = []

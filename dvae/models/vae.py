@@ -224,6 +224,16 @@ class VAE(Module):
         """The most probable code of each x, [B, D] in {0, 1} ([B, D, C], one-hot, for categorical latents); its range unchecked."""
         return self.infer(0, self.flat_input(x), []).mode()
 
+    def codes(self, x: Tensor) -> Tensor:
+        """The most probable code of each x, all layers side by side, [B, L D]: bits or classes, uint8, or means of Gaussians.
+
+        A layer's code is the mode of its distribution given the mode of the layer before.
+        """
+        x, layers = self.flat_input(x), []
+        for index in range(self.num_layers):
+            layers.append(self.infer(index, x, layers).mode())
+        return torch.cat([self.latent.code(layer) for layer in layers], dim=-1)
+
     def sample_layers(self, x: Tensor, num_samples: int = 1, generator: torch.Generator | None = None) -> list[Layer]:
         """Hard samples of every layer, [num_samples, B, D]."""
         x = self.check_input(x)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,10 @@ from lightning_fabric.plugins.io import TorchCheckpointIO
 from dvae.config import class_paths, import_class
 from dvae.errors import InputError
 from dvae.files import written_whole
+from dvae.training import record
 from dvae.training.module import DiscreteVAE
-from dvae.training.record import extract, model_path, num_replicas
 
-__all__ = ["DurableCheckpointIO", "find_checkpoint", "load_model", "previous_checkpoint", "read_checkpoint"]
+__all__ = ["Checkpoint", "DurableCheckpointIO", "find_checkpoint", "load_model", "previous_checkpoint", "read_checkpoint"]
 
 
 _TRUSTED = ("dvae.", "torch.nn.", "torch.optim.lr_scheduler.")
@@ -111,6 +113,84 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint file that was read once: what its commands ask of it.
+
+    path: of the file.
+    content: plain tensors and plain values.
+    """
+
+    path: Path
+    content: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Checkpoint:
+        """Read a checkpoint, or the best one below a folder of runs.
+
+        Raises:
+            InputError: there is none, or it cannot be read.
+        """
+        path = find_checkpoint(path)
+        return cls(path, read_checkpoint(path))
+
+    @property
+    def replicas(self) -> Sequence[int | None]:
+        """What :meth:`model` can be asked for: the indices of several models, or None alone."""
+        count = record.num_replicas(self.content)
+        return [None] if count is None else range(count)
+
+    def setting(self, replica: int | None) -> dict[str, Any]:
+        """What distinguishes one of several models."""
+        return {} if replica is None else record.settings_of(self.content)[replica]
+
+    def single(self, replica: int | None = None) -> dict[str, Any]:
+        """The content of an ordinary checkpoint, of one model out of several if need be.
+
+        Raises:
+            InputError: there are several models and ``replica`` says none of them, or the other way round.
+        """
+        if replica is not None:
+            return record.extract(self.content, replica)
+        if self.replicas != [None]:
+            count = len(self.replicas)
+            raise InputError(
+                f"checkpoint {self.path} holds {count} replicas: say which one, from 0 to {count - 1} (replica=r, --replica r)"
+            )
+        return self.content
+
+    def model(self, replica: int | None = None, *, trust: bool = False, **overrides: Any) -> DiscreteVAE:
+        """The model, in evaluation mode; arguments and errors as of :func:`load_model`."""
+        content = self.single(replica)
+        arguments = dict(content["hyper_parameters"]) | overrides
+        path_of_class = record.model_path(content)
+        if not isinstance(path_of_class, str) or not all(isinstance(name, str) for name in arguments):
+            raise InputError(f"checkpoint {self.path} does not name its model's class and arguments")
+        named = [path_of_class, *class_paths(arguments)]
+        if "." in str(arguments.get("latent", "")):
+            named.append(str(arguments["latent"]))
+        foreign = [name for name in named if not name.startswith(_TRUSTED)]
+        if foreign and not trust:
+            raise InputError(
+                f"checkpoint {self.path} names classes outside dvae ({', '.join(foreign)}); importing them runs their code: "
+                "pass --trust (trust=True) if you know the file"
+            )
+        cls = import_class(path_of_class, DiscreteVAE, "the checkpoint's model")
+        try:
+            model = cls(**arguments)
+            model.on_load_checkpoint(content)
+            model.load_state_dict(content["state_dict"])
+        except InputError as error:
+            raise InputError(f"checkpoint {self.path}: {error}") from None
+        except Exception as error:  # whatever a damaged value leads to
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"checkpoint {self.path} does not fit the model it names: {type(error).__name__}: {reason}") from error
+        for name, tensor in content["state_dict"].items():
+            if tensor.is_complex() or not tensor.isfinite().all():
+                raise InputError(f"checkpoint {self.path}: {name} must hold finite real numbers, but does not")
+        return model.eval()
+
+
 def load_model(
     path: str | Path, *, trust: bool = False, replica: int | None = None, **overrides: Any
 ) -> tuple[DiscreteVAE, dict[str, Any]]:
@@ -126,33 +206,5 @@ def load_model(
         InputError: the file cannot be read, names a class that is not trusted, does not fit the model it names, or holds several
             models and ``replica`` says none of them.
     """
-    path = find_checkpoint(path)
-    checkpoint = read_checkpoint(path)
-    if replica is not None:
-        checkpoint = extract(checkpoint, replica)
-    elif (count := num_replicas(checkpoint)) is not None:
-        raise InputError(f"checkpoint {path} holds {count} replicas: say which one, from 0 to {count - 1} (replica=r, --replica r)")
-    arguments = dict(checkpoint["hyper_parameters"]) | overrides
-    path_of_class = model_path(checkpoint)
-    if not isinstance(path_of_class, str) or not all(isinstance(name, str) for name in arguments):
-        raise InputError(f"checkpoint {path} does not name its model's class and arguments")
-    named = [path_of_class, *class_paths(arguments)]
-    if "." in str(arguments.get("latent", "")):
-        named.append(str(arguments["latent"]))
-    foreign = [name for name in named if not name.startswith(_TRUSTED)]
-    if foreign and not trust:
-        raise InputError(
-            f"checkpoint {path} names classes outside dvae ({', '.join(foreign)}); importing them runs their code: "
-            "pass --trust (trust=True) if you know the file"
-        )
-    cls = import_class(path_of_class, DiscreteVAE, "the checkpoint's model")
-    try:
-        model = cls(**arguments)
-        model.on_load_checkpoint(checkpoint)
-        model.load_state_dict(checkpoint["state_dict"])
-    except InputError as error:
-        raise InputError(f"checkpoint {path}: {error}") from None
-    except Exception as error:  # whatever a damaged value leads to
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"checkpoint {path} does not fit the model it names: {type(error).__name__}: {reason}") from error
-    return model.eval(), checkpoint
+    checkpoint = Checkpoint.open(path)
+    return checkpoint.model(replica, trust=trust, **overrides), checkpoint.single(replica)

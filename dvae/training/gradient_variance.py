@@ -11,7 +11,7 @@ from dvae.errors import InputError
 from dvae.training.step import step_loss
 
 if TYPE_CHECKING:
-    from dvae.training.module import DiscreteVAE
+    from dvae.models import VAE
 
 __all__ = ["GradientVariance", "log_gradient_variance"]
 
@@ -33,7 +33,7 @@ class GradientVariance(NamedTuple):
     encoder_error: float
 
 
-def log_gradient_variance(model: DiscreteVAE, x: Tensor, num_draws: int = 100, seed: int = 0) -> GradientVariance:
+def log_gradient_variance(model: VAE, x: Tensor, num_draws: int = 100, seed: int = 0) -> GradientVariance:
     """The log-variance of a model's gradient at fixed parameters and a fixed batch, over draws of the noise.
 
     Arguments:

@@ -411,6 +411,11 @@ class DiscreteVAE(VAE, Training):
         self._compiling = self.compile_step is True or (
             self.compile_step == "auto" and trainer.estimated_stepping_batches >= _WORTH_COMPILING
         )
+        if isinstance(data := trainer.datamodule, DataModule) and not self.likelihood.covers(data.split("train")[:1000]):  # type: ignore[attr-defined]
+            rank_zero_warn(
+                f"the data have values that {type(self.likelihood).__name__} gives no probability to, such as grey levels: what is "
+                "trained and called ELBO is a cross-entropy and no bound on log p(x)"
+            )
         if self.mean_is_set:
             return
         mean = getattr(trainer.datamodule, "mean", None)  # type: ignore[attr-defined]
@@ -461,6 +466,10 @@ class DiscreteVAE(VAE, Training):
     def noise_stream(self, rank: int) -> int:
         """Where the training noise of one process comes from; see :meth:`dvae.models.VAE.training_noise`."""
         return noise_stream(self.seed, _TRAIN, rank)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The codes of a batch, see :meth:`dvae.models.VAE.codes`."""
+        return self.codes(self._input(self, batch))
 
     def measure(self, x: Tensor, rank: int, batch_idx: int) -> None:
         """Add a validation batch to :attr:`val_elbo` and :attr:`val_bound`."""
