@@ -811,7 +811,7 @@ def test_bad_omniglot_files_are_refused(tmp_path, monkeypatch):
         with pytest.raises(InputError, match=message):
             Omniglot(path)
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(InputError, match=re.escape("pip install dvae[omniglot]")):
+    with pytest.raises(InputError, match=re.escape("pip install discrete-vae[omniglot]")):
         Omniglot(path)
 
 
