@@ -46,6 +46,9 @@ PRIVATE = {
     "_trainer",
 }
 
+# Of the standard library on Unix and not on Windows.
+UNIX_ALONE = ("fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios")
+
 Graph = dict[str, set[str]]
 
 
@@ -229,6 +232,17 @@ def test_mathematics_runs_without_lightning():
     code = "import sys, dvae.models; print([name for name in sys.modules if name in ('pytorch_lightning', 'lightning_fabric')])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_every_module_is_imported_where_unix_is_not():
+    names = [name.removesuffix(".__init__") for name in modules_of(PACKAGE)]
+    code = (
+        f"import sys, importlib; sys.modules |= dict.fromkeys({UNIX_ALONE}); [importlib.import_module(name) for name in {names}]; "
+        "from dvae.lab.benchmark import _peak; import torch; sys.platform = 'win32'; print(_peak(torch.device('cpu')))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "nan"
 
 
 # A house that does not stand

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import resource
+import math
 import sys
 import tempfile
 import time
@@ -47,7 +47,7 @@ class StepTime(NamedTuple):
     fit_ratio: that, over the plain loop's time in turns with these stretches.
     flops: of the step's matrix products, counted.
     floor: what these would take at the rate of the largest of them, measured in turns with the rest.
-    memory: MiB at the peak: of the process on a CPU, of tensors on a GPU.
+    memory: MiB at the peak: of the process on a CPU, of tensors on a GPU; NaN where the system does not tell, as on Windows.
     models: how many it trains.
     """
 
@@ -412,6 +412,10 @@ def _peak(device: torch.device) -> float:
     if sys.platform == "linux":
         line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 2**10
+    try:
+        import resource  # Unix alone has it
+    except ImportError:
+        return math.nan
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # of the process so far, in bytes on a Mac
 
 
