@@ -17,13 +17,23 @@ class ARM(GradientEstimator[Bernoulli]):
 
     .. math:: g = (f(b) - f(\tilde b)) (u - \tfrac12), \qquad b = 1[u > 1 - p], \qquad \tilde b = 1[1 - u > 1 - p]
 
-    Source: Yin & Zhou 2019. Cost: two evaluations of f per sample; f need not be differentiable. :class:`DisARM` has less variance
-    for the same cost. When: to compare with its paper.
+    Requires: f's values. Cost: two evaluations of f per sample. When: to compare with its paper; :class:`DisARM` has less variance
+    for the same cost.
 
     Arguments:
         num_samples: K, pairs per example.
+
+    References:
+        Yin & Zhou, *ARM: Augment-REINFORCE-Merge Gradient for Stochastic Binary Networks*, 2019. https://arxiv.org/abs/1807.11143
+
+    Example:
+        >>> q = dvae.latents.Bernoulli(torch.zeros(1, 3))
+        >>> estimate = dvae.estimators.ARM(num_samples=100_000)(lambda b: b.sum(-1), q)
+        >>> estimate.grad.allclose(torch.tensor(0.25), atol=0.02)
+        True
     """
 
+    reference = "Yin & Zhou 2019"
     latents = (Bernoulli,)
     evaluations_per_sample = 2
 
@@ -37,14 +47,28 @@ class DisARM(GradientEstimator[Bernoulli]):
 
     .. math:: g = \tfrac12 (f(b) - f(\tilde b)) (b - \tilde b)\, \sigma(|\text{logits}|)
 
-    Only latents in which the pair differs get a gradient. Source: Dong, Mnih & Tucker 2020; Yin et al. 2020 (U2G, the unbiased
-    uniform gradient). Cost: two evaluations of f per sample; f need not be differentiable. When: f has no
-    derivative and two evaluations can be had.
+    Only latents in which the pair differs get a gradient. U2G is the unbiased uniform gradient of Yin et al., the same estimator.
+
+    Requires: f's values. Cost: two evaluations of f per sample. When: f has no derivative and two evaluations can be had.
 
     Arguments:
         num_samples: K, pairs per example.
+
+    References:
+        Dong, Mnih & Tucker, *DisARM: An Antithetic Gradient Estimator for Binary Latent Variables*, 2020.
+        https://arxiv.org/abs/2006.10680
+
+        Yin, Ho, Yan, Qian & Zhou, *Probabilistic Best Subset Selection via Gradient-Based Optimization*, 2020.
+        https://arxiv.org/abs/2006.06448
+
+    Example: at p = 1/2 a pair is of a 0 and a 1, so that with a single latent one pair gives the gradient itself.
+
+        >>> q = dvae.latents.Bernoulli(torch.zeros(1, 1))
+        >>> dvae.estimators.DisARM()(lambda b: b.sum(-1), q).grad
+        tensor([[0.2500]])
     """
 
+    reference = "Dong, Mnih & Tucker 2020"
     latents = (Bernoulli,)
     evaluations_per_sample = 2
 
@@ -70,8 +94,8 @@ class ARMS(GradientEstimator[Bernoulli]):
 
     .. math:: \rho = \frac{\max(0, 2 m^{1/(n-1)} - 1)^{n-1} - m^2}{m (1 - m)}, \qquad m = \min(p, 1 - p).
 
-    Source: Dimitriev & Zhou 2021. For n = 2 it is :class:`DisARM`. Cost: n evaluations of f per sample; f need not be
-    differentiable. When: as DisARM, with more evaluations.
+    Requires: f's values. Cost: n evaluations of f per sample. When: as :class:`DisARM`, which it is for n = 2, with more
+    evaluations.
 
     Arguments:
         size: n, at least 2, antithetic samples in a tuple.
@@ -79,8 +103,19 @@ class ARMS(GradientEstimator[Bernoulli]):
 
     Raises:
         InputError: ``size`` is less than 2.
+
+    References:
+        Dimitriev & Zhou, *ARMS: Antithetic-REINFORCE-Multi-Sample Gradient for Binary Variables*, 2021.
+        https://arxiv.org/abs/2105.14141
+
+    Example:
+        >>> q = dvae.latents.Bernoulli(torch.zeros(1, 3))
+        >>> estimate = dvae.estimators.ARMS(4, num_samples=100_000)(lambda b: b.sum(-1), q)
+        >>> estimate.grad.allclose(torch.tensor(0.25), atol=0.02)
+        True
     """
 
+    reference = "Dimitriev & Zhou 2021"
     latents = (Bernoulli,)
 
     def __init__(self, size: int = 4, *, num_samples: int = 1) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -75,9 +74,15 @@ class Facts(NamedTuple):
 
 
 def facts(cls: type[GradientEstimator]) -> Facts:
-    """An estimator's declared facts and the first line and source of its docstring."""
-    documentation = inspect.getdoc(cls) or ""
-    source = re.search(r"Source: (.*?[12][0-9]{3})", " ".join(documentation.split()))
+    """An estimator's declared facts, and the first line of its docstring.
+
+    Arguments:
+        cls: a class derived from :class:`dvae.GradientEstimator`.
+
+    Example:
+        >>> dvae.estimators.facts(dvae.estimators.REBAR).source
+        'Tucker et al. 2017'
+    """
     parameters = inspect.signature(cls).parameters
     samples = parameters["num_samples"].default if "num_samples" in parameters else 1
     per_sample = cls.evaluations_per_sample
@@ -91,10 +96,10 @@ def facts(cls: type[GradientEstimator]) -> Facts:
         evaluations = "n"
     return Facts(
         cls.__name__,
-        documentation.split("\n")[0].rstrip("."),
+        (inspect.getdoc(cls) or "").split("\n")[0].rstrip("."),
         evaluations,
         "yes" if cls.differentiates else "no",
         ", ".join(family.__name__ for family in cls.latents),
         "yes" if cls.unbiased else "no",
-        source[1] if source else "",
+        cls.reference,
     )

@@ -18,9 +18,10 @@ class Concrete(GradientEstimator[Discrete]):
     .. math:: g = \frac{\partial f(\text{soft}(z, T))}{\partial \text{logits}}, \qquad
         \text{soft} = \sigma(z / T) \text{ or } \text{softmax}(z / T)
 
-    Source: Maddison et al. 2017, Jang et al. 2017. Cost: f at the hard sample, for theta and the reported ELBO, and f with its
-    derivative at the relaxed one. T is fixed: the variance of a biased gradient is smallest where it says nothing. When: variance
-    matters more than bias, early in training.
+    T is fixed: the variance of a biased gradient is smallest where it says nothing.
+
+    Requires: the derivative of f at relaxed samples. Cost: f at the hard sample, for theta and the reported ELBO, and f with its
+    derivative at the relaxed one. When: variance matters more than bias, early in training.
 
     Arguments:
         temperature: T, positive.
@@ -28,8 +29,22 @@ class Concrete(GradientEstimator[Discrete]):
 
     Raises:
         InputError: the temperature is not positive.
+
+    References:
+        Maddison, Mnih & Teh, *The Concrete Distribution: A Continuous Relaxation of Discrete Random Variables*, 2017.
+        https://arxiv.org/abs/1611.00712
+
+        Jang, Gu & Poole, *Categorical Reparameterization with Gumbel-Softmax*, 2017. https://arxiv.org/abs/1611.01144
+
+    Example: relaxed samples of a categorical variable add up to 1, so a sum over its classes has no gradient.
+
+        >>> q = dvae.latents.Categorical(torch.zeros(1, 2, 3))
+        >>> estimate = dvae.estimators.Concrete(temperature=0.5)(lambda b: b.sum((-2, -1)), q)
+        >>> estimate.grad.allclose(torch.zeros(1, 2, 3), atol=1e-6)
+        True
     """
 
+    reference = "Maddison et al. 2017"
     unbiased = False
     latents = (Bernoulli, Categorical)
     differentiates = True

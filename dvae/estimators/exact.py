@@ -19,16 +19,22 @@ class Exact(GradientEstimator[Discrete]):
 
     .. math:: g = \sum_b q(b) f(b) \nabla \log q(b)
 
-    Cost: one evaluation of f for each of the 2^D (or C^D) states. The oracle for tests and for small problems; theta still gets the
-    gradient of f at one sample. With several stochastic layers each is enumerated while the others are sampled.
+    The oracle for tests and for small problems; theta still gets the gradient of f at one sample. With several stochastic layers
+    each is enumerated while the others are sampled.
 
-    When: to check another estimator, and where the states are few.
+    Requires: f's values. Cost: one evaluation of f for each of the 2^D (or C^D) states. When: to check another estimator, and where
+    the states are few.
 
     Arguments:
         num_samples: K, samples per example for theta.
 
     Raises:
         InputError: more than 2^20 states.
+
+    Example:
+        >>> q = dvae.latents.Bernoulli(torch.zeros(1, 3))
+        >>> dvae.estimators.Exact()(lambda b: b.sum(-1), q).grad
+        tensor([[0.2500, 0.2500, 0.2500]])
     """
 
     latents = (Bernoulli, Categorical)

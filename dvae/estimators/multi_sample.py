@@ -24,8 +24,9 @@ class VIMCO(GradientEstimator[Latent]):
         g = \sum_k (\hat L - \hat L_{-k}) \nabla \log q(b_k), \qquad l_k = f(b_k) = \log p(x, b_k) - \log q(b_k | x)
 
     where :math:`\hat L_{-k}`, what the bound is without what is special about sample k, has a mean of the others in place of l_k.
-    Source: Mnih & Rezende 2016. Cost: K evaluations of f, which need not be differentiable. The bound is also what theta is trained
-    on. When: the K-sample bound is the objective.
+    The bound is also what theta is trained on.
+
+    Requires: f's values. Cost: K evaluations of f. When: the K-sample bound is the objective.
 
     Arguments:
         num_samples: K, at least 2.
@@ -33,8 +34,20 @@ class VIMCO(GradientEstimator[Latent]):
 
     Raises:
         InputError: an argument is outside its range.
+
+    References:
+        Mnih & Rezende, *Variational inference for Monte Carlo objectives*, 2016. https://arxiv.org/abs/1602.06725
+
+    Example: the value is the bound; it lies above the mean of the log-weights.
+
+        >>> q = dvae.latents.Bernoulli(torch.zeros(1, 3))
+        >>> estimator, noise = dvae.estimators.VIMCO(num_samples=5), q.noise(1, 5)
+        >>> mean = q.hard(q.relaxed(noise[0])).sum(-1).mean()
+        >>> bool(estimator(lambda b: b.sum(-1), q, noise=noise).value >= mean)
+        True
     """
 
+    reference = "Mnih & Rezende 2016"
     latents = (Bernoulli, Categorical, Gaussian)
     multi_sample = True
 
@@ -62,13 +75,27 @@ class MultiSampleDisARM(DisARM):
     .. math::
         g = \sum_k \tfrac12 \Big(\hat L(l_k, m_{-k}) - \hat L(\tilde l_k, m_{-k})\Big) (b_k - \tilde b_k)\, \sigma(|\text{logits}|)
 
-    averaged over the two choices of the others' log-weights m: the samples' own and their partners'. Source: Dong et al. 2020.
-    Cost: 2 K evaluations of f, which need not be differentiable. When: as :class:`VIMCO`, for Bernoulli latents.
+    averaged over the two choices of the others' log-weights m: the samples' own and their partners'.
+
+    Requires: f's values. Cost: 2 K evaluations of f. When: as :class:`VIMCO`, for Bernoulli latents.
 
     Arguments:
         num_samples: K, at least 1; the bound, on which theta is trained too, is over these K.
+
+    References:
+        Dong, Mnih & Tucker, *DisARM: An Antithetic Gradient Estimator for Binary Latent Variables*, 2020.
+        https://arxiv.org/abs/2006.10680
+
+    Example: for K = 1 it is :class:`DisARM`.
+
+        >>> q, f = dvae.latents.Bernoulli(torch.ones(1, 3)), lambda b: b.sum(-1)
+        >>> noise = q.noise(1, 1)
+        >>> one = dvae.estimators.MultiSampleDisARM(num_samples=1)(f, q, noise=noise)
+        >>> one.grad.allclose(dvae.estimators.DisARM()(f, q, noise=noise).grad)
+        True
     """
 
+    reference = "Dong et al. 2020"
     multi_sample = True
 
     def __init__(self, num_samples: int = 5) -> None:

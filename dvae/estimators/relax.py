@@ -24,12 +24,12 @@ class REBAR(GradientEstimator[Discrete]):
         g = (f(b) - \eta c(\tilde z)) \nabla \log q(b) + \eta \nabla c(z) - \eta \nabla c(\tilde z), \qquad
         c(z) = f(\text{soft}(z, T))
 
-    with gradients with respect to the logits and :math:`\tilde z \sim p(z | b)`. Source: Tucker et al. 2017.
+    with gradients with respect to the logits and :math:`\tilde z \sim p(z | b)`. Coupled, :math:`\tilde z` is drawn from the same
+    uniform as z, so that both have one value and one derivative of c serves for both (:meth:`dvae.latents.Discrete.path`). T and
+    eta are phi, learned by minimising the variance of g.
 
-    Coupled, :math:`\tilde z` is drawn from the same uniform as z, so that both have one value and one derivative of c serves for
-    both (:meth:`dvae.latents.Discrete.path`): two evaluations of f per sample, and three with independent noise. T and eta are phi,
-    learned by minimising the variance of g. When: f can be differentiated at relaxed samples, and is close there to what it is at
-    hard ones.
+    Requires: the derivative of f at relaxed samples. Cost: two evaluations of f per sample, one of them with its derivative; three
+    with independent noise. When: f at relaxed samples is close to what it is at hard ones.
 
     Arguments:
         temperature: the initial T, positive.
@@ -39,8 +39,19 @@ class REBAR(GradientEstimator[Discrete]):
 
     Raises:
         InputError: the temperature is not positive.
+
+    References:
+        Tucker, Mnih, Maddison, Lawson & Sohl-Dickstein, *REBAR: Low-variance, unbiased gradient estimates for discrete latent
+        variable models*, 2017. https://arxiv.org/abs/1703.07370
+
+    Example:
+        >>> q = dvae.latents.Bernoulli(torch.zeros(1, 3))
+        >>> estimate = dvae.estimators.REBAR(num_samples=100_000)(lambda b: b.sum(-1), q)
+        >>> estimate.grad.allclose(torch.tensor(0.25), atol=0.02)
+        True
     """
 
+    reference = "Tucker et al. 2017"
     latents = (Bernoulli, Categorical)
     differentiates = True
     evaluations_per_sample: int | None = 2
@@ -86,20 +97,36 @@ class RELAX(REBAR):
 
     .. math:: c_\phi(z) = f(\text{soft}(z, T)) + r_\rho(x, z)
 
-    Source: Grathwohl et al. 2018. Cost: as :class:`REBAR`, and r. When: as REBAR, and there is time to learn r; with
-    ``black_box=True`` for any f.
+    Requires: the derivative of f at relaxed samples; with ``black_box=True`` f's values. Cost: as :class:`REBAR`, and r; with
+    ``black_box=True`` one evaluation of f per sample, and r. When: there is time to learn r.
 
     Arguments:
-        black_box: c = r alone, for an f without a derivative; one evaluation of f per sample.
+        black_box: c = r alone, for an f without a derivative.
         network: r, a module ``(flat z [*, B, D], context [*, B, C] or None) -> [*, B]``, or its config; by default a
-            :class:`dvae.control_variates.SurrogateNetwork` of ``depth`` hidden ReLU layers of ``hidden`` units.
+            :class:`dvae.networks.SurrogateNetwork` of ``depth`` hidden ReLU layers of ``hidden`` units.
         weight_decay: of r's weights, in the units of the paper's code, which squares the gradient of the mean over a batch of 24
             and averages over batch and latents; here it is multiplied by 24^2 D to weigh the same against the sum over latents.
         temperature, eta, coupled, num_samples: as in :class:`REBAR`.
 
     Raises:
         InputError: an argument is outside its range.
+
+    References:
+        Grathwohl, Choi, Wu, Roeder & Duvenaud, *Backpropagation through the Void: Optimizing control variates for black-box
+        gradient estimation*, 2018. https://arxiv.org/abs/1711.00123
+
+    Example: the parity of three bits, which has no derivative. One backward gives the logits the gradient of the objective, and r
+    that of the variance.
+
+        >>> logits = torch.zeros(1, 3, requires_grad=True)
+        >>> estimator = dvae.estimators.RELAX(black_box=True, hidden=16)
+        >>> estimate = estimator(lambda b: b.sum(-1) % 2, dvae.latents.Bernoulli(logits))
+        >>> estimate.loss(logits).backward()
+        >>> torch.equal(logits.grad, -estimate.grad), estimator.eta.grad.shape
+        (True, torch.Size([]))
     """
+
+    reference = "Grathwohl et al. 2018"
 
     def __init__(
         self,

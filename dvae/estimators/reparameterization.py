@@ -21,13 +21,22 @@ class Reparameterization(GradientEstimator[Gaussian]):
 
     .. math:: g = f'(b)^\top \frac{\partial b}{\partial \text{logits}}, \qquad b = \mu + \sigma \epsilon
 
-    Source: Kingma & Welling 2014. Cost: f at the sample, and f with its derivative there. When: latents are continuous and f has a
-    derivative.
+    Requires: the derivative of f. Cost: f at the sample, and f with its derivative there. When: latents are continuous.
 
     Arguments:
         num_samples: K, samples per example.
+
+    References:
+        Kingma & Welling, *Auto-Encoding Variational Bayes*, 2014. https://arxiv.org/abs/1312.6114
+
+    Example: of a linear f, the gradient with respect to the means.
+
+        >>> q = dvae.latents.Gaussian(torch.zeros(1, 3, 2))
+        >>> dvae.estimators.Reparameterization()(lambda b: b.sum(-1), q).grad[..., 0]
+        tensor([[1., 1., 1.]])
     """
 
+    reference = "Kingma & Welling 2014"
     latents = (Gaussian,)
     differentiates = True
     evaluations_per_sample = 2
@@ -43,19 +52,31 @@ class LAX(GradientEstimator[Gaussian]):
 
     .. math:: g = (f(b) - c_\phi(x, b)) \nabla \log q(b) + c_\phi'(x, b)^\top \frac{\partial b}{\partial \text{logits}}
 
-    Source: Grathwohl et al. 2018. Cost: one evaluation of f per sample, and c; f need not be differentiable. When:
-    latents (or actions) are continuous, and f has no derivative or a useless one.
+    Requires: f's values. Cost: one evaluation of f per sample, and c with its derivative. When: latents (or actions) are
+    continuous, and f has no derivative or a useless one.
 
     Arguments:
         network: c, a module ``(b [*, B, D], context [*, B, C] or None) -> [*, B]``, or its config; by default a
-            :class:`dvae.control_variates.SurrogateNetwork` of ``depth`` hidden ReLU layers of ``hidden`` units.
+            :class:`dvae.networks.SurrogateNetwork` of ``depth`` hidden ReLU layers of ``hidden`` units.
         weight_decay: as in :class:`dvae.estimators.RELAX`.
         num_samples: K, samples per example.
 
     Raises:
         InputError: an argument is outside its range.
+
+    References:
+        Grathwohl, Choi, Wu, Roeder & Duvenaud, *Backpropagation through the Void: Optimizing control variates for black-box
+        gradient estimation*, 2018. https://arxiv.org/abs/1711.00123
+
+    Example: a step function of a normal variable, whose derivative is zero almost everywhere.
+
+        >>> q = dvae.latents.Gaussian(torch.zeros(1, 1, 2))
+        >>> estimate = dvae.estimators.LAX(hidden=16, num_samples=100_000)(lambda b: (b > 0).sum(-1), q)
+        >>> estimate.grad[0, 0, 0].isclose(torch.tensor(2 * torch.pi).rsqrt(), atol=0.02).item()
+        True
     """
 
+    reference = "Grathwohl et al. 2018"
     latents = (Gaussian,)
 
     def __init__(

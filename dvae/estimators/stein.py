@@ -25,10 +25,12 @@ class RODEO(GradientEstimator[Discrete]):
         + \beta A(\tilde h_k \nabla \log q)(b_k)
 
     with :math:`h_k(b) = \frac{1}{K-1} \sum_{j \ne k} H(f'(b_j)^\top (b - b_j), f(b_j))`, one small network H with two outputs, h
-    and h~. At a neighbour of b_k the first argument is the one at b_k plus one product, so no neighbour is ever built: memory grows
-    with D, not with D^2. Source: Shi et al. 2022 (the operator is their Gibbs-type one). Cost: K evaluations of f and K of f with
-    its derivative. When: two or three samples, and time for H, which is evaluated at every neighbour. H, alpha and beta are phi;
-    alpha and beta start at 0, where the estimator is :class:`dvae.estimators.LOO`.
+    and h~. The operator is the paper's Gibbs-type one. At a neighbour of b_k the first argument is the one at b_k plus one product,
+    so no neighbour is ever built: memory grows with D, not with D^2. H, alpha and beta are phi; alpha and beta start at 0, where
+    the estimator is :class:`dvae.estimators.LOO`.
+
+    Requires: the derivative of f at hard samples. Cost: K evaluations of f and K of f with its derivative, and H at every
+    neighbour. When: two or three samples, and time for H.
 
     Arguments:
         num_samples: K, at least 2.
@@ -37,8 +39,20 @@ class RODEO(GradientEstimator[Discrete]):
 
     Raises:
         InputError: an argument is outside its range.
+
+    References:
+        Shi, Zhou, Hwang, Titsias & Mackey, *Gradient Estimation with Discrete Stein Operators*, 2022.
+        https://arxiv.org/abs/2202.09497
+
+    Example: before its first step it is leave-one-out.
+
+        >>> q, f = dvae.latents.Bernoulli(torch.zeros(1, 3)), lambda b: b.square().sum(-1)
+        >>> noise = q.noise(1, 2)
+        >>> dvae.estimators.RODEO()(f, q, noise=noise).grad.allclose(dvae.estimators.LOO()(f, q, noise=noise).grad)
+        True
     """
 
+    reference = "Shi et al. 2022"
     latents = (Bernoulli, Categorical)
     differentiates = True
     evaluations_per_sample = 2

@@ -19,13 +19,24 @@ class MuProp(GradientEstimator[Discrete]):
     .. math:: g = (f(b) - c(b)) \nabla \log q(b) + f'(p)^\top \frac{\partial p}{\partial \text{logits}}, \qquad
         c(b) = f(p) + f'(p)^\top (b - p), \qquad p = E[b]
 
-    Source: Gu et al. 2016. Cost: f at the sample, and f with its derivative at the mean. When: f is close to linear; elsewhere, at
-    the mean of many hard variables, it is a poor guide.
+    Requires: the derivative of f at the mean. Cost: f at the sample, and f with its derivative at the mean. When: f is close to
+    linear; elsewhere, at the mean of many hard variables, it is a poor guide.
 
     Arguments:
         num_samples: K, samples per example.
+
+    References:
+        Gu, Levine, Sutskever & Mnih, *MuProp: Unbiased Backpropagation for Stochastic Neural Networks*, 2016.
+        https://arxiv.org/abs/1511.05176
+
+    Example: of a linear f one sample gives the gradient itself.
+
+        >>> q = dvae.latents.Bernoulli(torch.zeros(1, 3))
+        >>> dvae.estimators.MuProp()(lambda b: b.sum(-1), q).grad
+        tensor([[0.2500, 0.2500, 0.2500]])
     """
 
+    reference = "Gu et al. 2016"
     latents = (Bernoulli, Categorical)
     differentiates = True
     evaluations_per_sample = 2
@@ -45,8 +56,10 @@ class DoubleCV(GradientEstimator[Discrete]):
         + \alpha G_k^\top \frac{\partial p}{\partial \text{logits}}, \qquad
         \hat f_k = f(b_k) - \alpha G_k^\top (b_k - p), \qquad G_k = \frac{1}{K-1} \sum_{j \ne k} f'(b_j)
 
-    Though G_j depends on b_k, it multiplies b_j - p, whose mean given all others is zero: the baseline stays unbiased. Source:
-    Titsias & Shi 2022. Cost: K evaluations of f and K of f with its derivative. alpha is phi. When: as
+    Though G_j depends on b_k, it multiplies b_j - p, whose mean given all others is zero: the baseline stays unbiased. alpha is
+    phi.
+
+    Requires: the derivative of f at hard samples. Cost: K evaluations of f and K of f with its derivative. When: as
     :class:`dvae.estimators.LOO`, for an f with a derivative.
 
     Arguments:
@@ -55,8 +68,19 @@ class DoubleCV(GradientEstimator[Discrete]):
 
     Raises:
         InputError: ``num_samples`` is less than 2.
+
+    References:
+        Titsias & Shi, *Double Control Variates for Gradient Estimation in Discrete Latent Variable Models*, 2022.
+        https://arxiv.org/abs/2111.05300
+
+    Example: of a linear f two samples give the gradient itself where alpha is 1.
+
+        >>> q = dvae.latents.Bernoulli(torch.zeros(1, 3))
+        >>> dvae.estimators.DoubleCV(alpha=1.0)(lambda b: b.sum(-1), q).grad.detach()
+        tensor([[0.2500, 0.2500, 0.2500]])
     """
 
+    reference = "Titsias & Shi 2022"
     latents = (Bernoulli, Categorical)
     differentiates = True
     evaluations_per_sample = 2

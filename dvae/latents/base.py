@@ -20,6 +20,9 @@ class Latent:
 
     Shapes: ``logits`` [*, B, D] or [*, B, D, n], n numbers a variable; samples [*, B, D] or [*, B, D, C].
 
+    A family writes what raises ``NotImplementedError`` here: how a network gives it (:meth:`shapes`), how it is sampled
+    (:meth:`relaxed`, :meth:`hard`) and its facts, all as functions of ``self.logits``.
+
     Arguments:
         logits: the parameters, as an encoder gives them; half precision is raised to float32, in which noise still resolves.
 
@@ -216,9 +219,10 @@ class Spec:
     Raises:
         InputError: the numbers do not fit the family.
 
-    >>> latent = Spec(Bernoulli, 3)
-    >>> latent(torch.zeros(5, 3))
-    Bernoulli(logits: (5, 3))
+    Example:
+        >>> latent = dvae.latents.Spec(dvae.latents.Categorical, 3, 10)
+        >>> latent(torch.zeros(5, 30)), latent.num_features
+        (Categorical(logits: (5, 3, 10)), 30)
     """
 
     family: type[Latent]

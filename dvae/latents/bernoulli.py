@@ -17,17 +17,26 @@ class Bernoulli(Discrete):
 
     .. math:: z = \text{logits} + \text{logit}(u), \qquad b = 1[z > 0], \qquad \text{soft}(z) = \sigma(z / T)
 
-    Source: Maddison et al. 2017 (relaxation), Tucker et al. 2017 (conditional relaxation).
-
     Arguments:
         logits: [*, B, D].
 
     Raises:
         InputError: the logits have no dimension of variables.
 
-    >>> q = Bernoulli(torch.zeros(5, 3))
-    >>> q.hard(q.relaxed(q.noise())).shape
-    torch.Size([5, 3])
+    References:
+        Maddison, Mnih & Teh, *The Concrete Distribution: A Continuous Relaxation of Discrete Random Variables*, 2017 (the relaxed
+        sample). https://arxiv.org/abs/1611.00712
+
+        Tucker, Mnih, Maddison, Lawson & Sohl-Dickstein, *REBAR: Low-variance, unbiased gradient estimates for discrete latent
+        variable models*, 2017 (the relaxed sample given the hard one). https://arxiv.org/abs/1703.07370
+
+    Example:
+        >>> q = dvae.latents.Bernoulli(torch.tensor([[-1.0, 0.0, 1.0]]))
+        >>> z = q.relaxed(torch.full((1, 3), 0.6))
+        >>> q.hard(z), q.soft(z, temperature=0.5) > 0.5
+        (tensor([[0., 1., 1.]]), tensor([[False,  True,  True]]))
+        >>> q.log_prob(q.enumerate()).exp().sum()  # over all 8 states
+        tensor(1.)
     """
 
     @classmethod

@@ -17,17 +17,26 @@ class Categorical(Discrete):
 
     .. math:: z_c = \log p_c - \log(-\log u_c), \qquad b = \text{onehot}(\arg\max z), \qquad \text{soft}(z) = \text{softmax}(z / T)
 
-    Source: Jang et al. 2017, Maddison et al. 2017 (relaxation), Tucker et al. 2017 (conditional relaxation).
-
     Arguments:
         logits: [*, B, D, C], of any sum.
 
     Raises:
         InputError: the logits have fewer than two dimensions.
 
-    >>> q = Categorical(torch.zeros(5, 3, 10))
-    >>> q.hard(q.relaxed(q.noise())).sum(-1).unique()
-    tensor([1.])
+    References:
+        Jang, Gu & Poole, *Categorical Reparameterization with Gumbel-Softmax*, 2017. https://arxiv.org/abs/1611.01144
+
+        Maddison, Mnih & Teh, *The Concrete Distribution: A Continuous Relaxation of Discrete Random Variables*, 2017.
+        https://arxiv.org/abs/1611.00712
+
+        Tucker, Mnih, Maddison, Lawson & Sohl-Dickstein, *REBAR: Low-variance, unbiased gradient estimates for discrete latent
+        variable models*, 2017 (the relaxed sample given the hard one). https://arxiv.org/abs/1703.07370
+
+    Example:
+        >>> q = dvae.latents.Categorical(torch.zeros(5, 3, 10))
+        >>> b = q.sample()
+        >>> b.shape, b.sum(-1).unique(), q.code(b).shape
+        (torch.Size([5, 3, 10]), tensor([1.]), torch.Size([5, 3]))
     """
 
     event_dim = 2

@@ -23,8 +23,6 @@ class Gaussian(Latent):
 
     .. math:: b = z = \mu + \sigma \Phi^{-1}(u), \qquad \text{logits} = (\mu, \log \sigma)
 
-    Source: Kingma & Welling 2014.
-
     Arguments:
         logits: [*, B, D, 2], the mean and the logarithm of the standard deviation of each variable. (All families call the
             encoder's output logits.)
@@ -32,8 +30,13 @@ class Gaussian(Latent):
     Raises:
         InputError: the logits have fewer than two dimensions, or the last is not 2.
 
-    >>> Gaussian(torch.zeros(5, 3, 2)).mean.shape
-    torch.Size([5, 3])
+    References:
+        Kingma & Welling, *Auto-Encoding Variational Bayes*, 2014. https://arxiv.org/abs/1312.6114
+
+    Example:
+        >>> standard = dvae.latents.Gaussian(torch.zeros(1, 3, 2))
+        >>> standard.kl(standard)
+        tensor([0.])
     """
 
     event_dim = 2

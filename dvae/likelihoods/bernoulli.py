@@ -18,6 +18,13 @@ class Bernoulli(Likelihood):
     .. math:: \log p(x) = \sum_d x_d l_d - \log(1 + e^{l_d})
 
     Grey levels in [0, 1] are taken too, as probabilities of a pixel being 1: then it is a cross-entropy, and no bound on log p(x).
+
+    Example:
+        >>> likelihood = dvae.likelihoods.Bernoulli()
+        >>> likelihood.log_prob(torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2)).exp()
+        tensor([0.2500])
+        >>> likelihood.covers(torch.tensor([[1.0, 0.0]])), likelihood.covers(torch.tensor([[0.5, 0.0]]))
+        (True, False)
     """
 
     def forward(self, outputs: Tensor) -> BernoulliDistribution:

@@ -61,9 +61,10 @@ class VAE(Module):
     Raises:
         InputError: an argument is outside its range or does not fit the others.
 
-    >>> model = VAE(num_pixels=6, num_latents=4)
-    >>> model.elbo(torch.zeros(3, 6)).shape
-    torch.Size([3])
+    Example:
+        >>> model = dvae.VAE(num_pixels=6, num_latents=4)
+        >>> model.elbo(torch.zeros(3, 6)).shape
+        torch.Size([3])
     """
 
     mean: Tensor

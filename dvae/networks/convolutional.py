@@ -23,6 +23,10 @@ class ConvEncoder(Module):
 
     Raises:
         InputError: H or W is not divisible by 4.
+
+    Example:
+        >>> dvae.networks.ConvEncoder(out_features=20, image_shape=(1, 8, 8), channels=4)(torch.zeros(5, 64)).shape
+        torch.Size([5, 20])
     """
 
     def __init__(self, out_features: int = 200, image_shape: Sequence[int] = (1, 28, 28), channels: int = 32) -> None:
@@ -52,6 +56,10 @@ class ConvDecoder(Module):
 
     Raises:
         InputError: H or W is not divisible by 4.
+
+    Example:
+        >>> dvae.networks.ConvDecoder(in_features=20, image_shape=(1, 8, 8), channels=4)(torch.zeros(5, 20)).shape
+        torch.Size([5, 64])
     """
 
     def __init__(self, in_features: int = 200, image_shape: Sequence[int] = (1, 28, 28), channels: int = 32) -> None:

@@ -37,6 +37,10 @@ class MLP(Module):
 
     Raises:
         InputError: a size is less than 1, or the activation is unknown.
+
+    Example:
+        >>> dvae.networks.MLP(784, 200, hidden=[100])(torch.zeros(5, 784)).shape
+        torch.Size([5, 200])
     """
 
     def __init__(
@@ -71,6 +75,13 @@ class Linear(MLP):
     Arguments:
         in_features: size of the input.
         out_features: size of the output.
+
+    Raises:
+        InputError: a size is less than 1.
+
+    Example:
+        >>> dvae.networks.Linear(784, 200).config
+        {'class_path': 'dvae.networks.Linear', 'init_args': {'in_features': 784, 'out_features': 200}}
     """
 
     def __init__(self, in_features: int, out_features: int) -> None:

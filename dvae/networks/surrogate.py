@@ -12,13 +12,25 @@ __all__ = ["SurrogateNetwork"]
 
 
 class SurrogateNetwork(Module):
-    """r(x, z): concat(context, z) through ReLU layers to a scalar, as in Grathwohl et al. 2018.
+    r"""r(x, z) of RELAX and LAX: context and z, concatenated, through ReLU layers to a scalar.
+
+    .. math:: r(x, z) = w^\top \text{ReLU}(\ldots \text{ReLU}(W [x, z] + v) \ldots) + w_0
 
     Arguments:
         num_latents: D, the size of a flat z.
         num_context: C, the size of the context; 0 for none.
         hidden: units per hidden layer.
         depth: number of hidden layers (2 or 4 in the paper).
+
+    References:
+        Grathwohl, Choi, Wu, Roeder & Duvenaud, *Backpropagation through the Void: Optimizing control variates for black-box
+        gradient estimation*, 2018. https://arxiv.org/abs/1711.00123
+
+    Example: the context is the same for every sample.
+
+        >>> r = dvae.networks.SurrogateNetwork(num_latents=3, num_context=8, hidden=16)
+        >>> r(torch.zeros(4, 5, 3), torch.zeros(5, 8)).shape
+        torch.Size([4, 5])
     """
 
     def __init__(self, num_latents: int, num_context: int = 0, *, hidden: int = 200, depth: int = 2) -> None:

@@ -24,6 +24,12 @@ class Factorial(Prior):
 
     Raises:
         InputError: ``num_latents`` is less than 1, or not the model's.
+
+    Example:
+        >>> prior = dvae.priors.Factorial()
+        >>> prior.build(dvae.latents.Spec(dvae.latents.Bernoulli, 3))
+        >>> prior(), prior().sample(5).shape
+        (Bernoulli(logits: (3,)), torch.Size([5, 3]))
     """
 
     def __init__(self, num_latents: int | None = None) -> None:

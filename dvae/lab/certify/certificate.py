@@ -153,8 +153,9 @@ def certify(
     Raises:
         InputError: an argument is outside its range.
 
-    >>> certify(dvae.estimators.REINFORCE(), num_problems=2, num_samples=4000).passed
-    True
+    Example:
+        >>> dvae.certify(dvae.estimators.REINFORCE(), num_problems=2, num_samples=4000).passed
+        True
     """
     if isinstance(estimator, type):
         estimator = estimator()
