@@ -44,36 +44,43 @@ def binarize(probs: Tensor, seed: int) -> Tensor:
 
 
 def draw_bits(probs: Tensor, generator: torch.Generator) -> Tensor:
+    """Bits that are 1 with these probabilities, float32 of their shape."""
     # Uniforms lie in [0, 1): a probability of 0 never, of 1 always gives 1.
     return (torch.rand(probs.shape, generator=generator, device=probs.device) < probs).float()
 
 
 def check_count(name: str, value: int) -> None:
+    """An InputError where the value is no integer of at least 1."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise InputError(f"{name} must be an integer of at least 1, got {value!r}")
 
 
 def check_seed(name: str, value: int) -> None:
+    """An InputError where the value is no integer of at least 0."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 0:
         raise InputError(f"{name} must be an integer of at least 0, got {value!r}")
 
 
 def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape as a tuple; an InputError where it is not (channels, height, width)."""
     if len(shape) != 3 or not all(isinstance(size, int) and size > 0 for size in shape):
         raise InputError(f"image_shape must be three positive integers (channels, height, width), got {shape!r}")
     return tuple(shape)
 
 
 def check_file(path: Path, name: str) -> None:
+    """An InputError where there is no file at the path."""
     if not path.is_file():
         raise InputError(f"{name} must be a file, got {path}, which {'is a folder' if path.is_dir() else 'does not exist'}")
 
 
 def reason_of(error: Exception) -> str:
+    """An error of another library in one short line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
 
 
 def guess_shape(event: Sequence[int]) -> tuple[int, ...] | None:
+    """(channels, height, width) from an example's shape; None where that does not tell."""
     if len(event) == 3:
         return tuple(event)
     if len(event) == 2:
@@ -143,6 +150,7 @@ def arrays_of(source: Any, name: str) -> dict[str, Any]:
 
 
 def pick(arrays: Mapping[str, Any], name: str) -> Any:
+    """The array of that name, or the only one that there is."""
     if name in arrays:
         return arrays[name]
     if len(arrays) == 1 and not set(arrays) & set(SPLITS):
@@ -151,6 +159,7 @@ def pick(arrays: Mapping[str, Any], name: str) -> Any:
 
 
 def unpacked(packed: Any, size: int, name: str) -> np.ndarray:
+    """The 0 and 1 in rows of packed bits, uint8 [N, size]; an InputError where they are not packed so."""
     packed = packed.detach().cpu().numpy() if isinstance(packed, Tensor) else np.asarray(packed)
     width = ceil(size / 8)
     if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != width:

@@ -135,6 +135,7 @@ class FashionMNIST(MNIST):
 
 
 def holds_packed_mnist(path: Path) -> bool:
+    """Whether a file holds three splits of 28 x 28 bits in 98 bytes an example."""
     arrays = arrays_of(path, "data")
     # 0 and 1 alone would be ordinary data of 98 pixels.
     return set(SPLITS) <= set(arrays) and all(

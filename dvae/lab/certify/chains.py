@@ -48,6 +48,7 @@ class _Chain(nn.Module):
         raise NotImplementedError
 
     def step(self, buffers: dict[str, Tensor], noise: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """One estimate and the running state after it, from the state before it and the noise."""
         # What it returns is read inside the call, where the buffers are this chain's own.
         return caller(self, type(self).draw)(buffers, noise)
 
@@ -94,6 +95,7 @@ class StepChain(_Chain):
 
 
 def sample(chain: _Chain, num_samples: int, generator: torch.Generator) -> Draws:
+    """The mean of so many estimates along chains of the estimator's running state, with its standard error."""
     run = _vectorized(chain)
     chains = min(_CHAINS, num_samples // 20)
     length = math.ceil(num_samples / chains)
