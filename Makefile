@@ -10,7 +10,7 @@ PARALLEL = -n auto --maxprocesses 8
 DATA_FLAG = $(if $(DATA),--data.path $(abspath $(DATA)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train compare test test-slow test-wheel test-oldest lint certify benchmark clean
+.PHONY: help setup train compare test test-slow test-wheel test-oldest lint docs certify benchmark clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,10 @@ lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: setup  ## build the API and the guide from the docstrings, in build/docs
+	rm -rf build/docs
+	$(BIN)/python .ci/docs.py
 
 certify: setup  ## certify every estimator against exact enumeration
 	$(BIN)/dvae certify --all --problems 4

@@ -1,0 +1,96 @@
+"""Build the site in build/docs from the docstrings: pdoc's pages, with equations as MathML, which a browser draws by itself."""
+
+import inspect
+import os
+import re
+import sys
+import warnings
+from functools import cached_property
+from pathlib import Path
+
+import pdoc
+from latex2mathml.converter import convert
+from pdoc import doc, doc_ast, docstrings, render
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ["dvae", *(f"dvae.{name}" for name in ("cli", "config", "errors", "metrics", "noise", "objectives", "report", "testing"))]
+HIDDEN = ["!dvae.networks.dense"]  # the file; the function of that name is on its package's page
+
+# Equations
+
+DISPLAYED = re.compile(r"^( *)\.\. math::(.*(?:\n(?:\1 +\S.*)?)*)$", flags=re.MULTILINE)
+INLINE = re.compile(r":math:`(.+?)`", flags=re.DOTALL)
+
+equations: list[str] = []
+to_markdown, to_html = docstrings.rst, render.env.filters["to_html"]
+
+
+def stand_in(latex: str, display: str) -> str:
+    """A word that Markdown leaves alone, in the equation's place."""
+    # What the converter lacks: \arg, and the space around a function's name.
+    drawn = convert(" ".join(latex.replace(r"\arg", r"\operatorname{arg}").split()), display=display)
+    drawn = re.sub(r"<m[io]>(log|arg|max|min)</m[io]>", r'<mo lspace="0.17em" rspace="0.17em">\1</mo>', drawn)
+    if unknown := re.search(r">(\\\w+)<", drawn):
+        raise ValueError(f"{unknown[1]} cannot be drawn, in {latex}")
+    equations.append(drawn)
+    return f"equation{len(equations) - 1}drawn"
+
+
+def without_equations(text: str, source_file: Path | None) -> str:
+    text = DISPLAYED.sub(lambda found: f"{found[1]}\n{found[1]}{stand_in(found[2], 'block')}\n", text)
+    text = text.replace("[*", "[asteriskdrawn")  # a shape's open dimensions begin no emphasis
+    return to_markdown(INLINE.sub(lambda found: stand_in(found[1], "inline"), text), source_file)
+
+
+def with_equations(text: str) -> str:
+    html = to_html(text)
+    drawn = type(html)(re.sub(r"equation(\d+)drawn", lambda found: equations[int(found[1])], html.replace("asteriskdrawn", "*")))
+    drawn.toc_html = html.toc_html
+    return drawn
+
+
+# Members: what a class inherits is told where it comes from, not again at every class
+
+
+def own_docstring(member: doc.Doc) -> str:
+    text = (
+        inspect.cleandoc(getattr(member.obj, "__doc__", None) or "")
+        if isinstance(member, doc.Function) or member.is_property
+        else ""
+    )
+    if member.name == "__init__":
+        return text or "@public"
+    return "" if text.startswith("Alias for field number") else text
+
+
+def own_variables(owner: doc.Class) -> dict[str, str]:
+    return doc_ast.walk_tree(owner.obj).var_docstrings
+
+
+def own_functions(owner: doc.Class) -> dict[str, str]:
+    return doc_ast.walk_tree(owner.obj).func_docstrings
+
+
+def patched(cls: type, name: str, function) -> None:
+    descriptor = cached_property(function)
+    descriptor.__set_name__(cls, name)
+    setattr(cls, name, descriptor)
+
+
+def main() -> None:
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))
+    warnings.filterwarnings("ignore", "Error parsing type annotation")  # of named tuples, which are shown as they are written
+    docstrings.rst = without_equations
+    render.env.filters["to_html"] = with_equations
+    patched(doc.Function, "docstring", own_docstring)
+    patched(doc.Variable, "docstring", own_docstring)
+    patched(doc.Class, "_var_docstrings", own_variables)
+    patched(doc.Class, "_func_docstrings", own_functions)
+    patched(doc.Class, "inherited_members", lambda owner: {})
+    render.configure(docformat="google", include_undocumented=False)
+    pdoc.pdoc(*PAGES, *HIDDEN, output_directory=Path("build/docs"))
+
+
+if __name__ == "__main__":
+    main()
