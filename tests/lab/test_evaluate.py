@@ -55,7 +55,7 @@ def test_many_samples_are_evaluated_in_bounded_pieces(model, tiny_data, monkeypa
     monkeypatch.setattr(
         DiscreteVAE, "log_likelihood", lambda self, x, b: (largest.append(b[..., 0].numel() * 16), original(self, x, b))[1]
     )
-    monkeypatch.setattr(importlib.import_module("dvae.evaluate"), "_MAX_PIXELS", 16 * 10 * 50)
+    monkeypatch.setattr(importlib.import_module("dvae.lab.evaluate"), "_MAX_PIXELS", 16 * 10 * 50)
     pieces = evaluate_function(model, tiny_data, num_samples=1000, seed=0)
     assert max(largest) <= 16 * 24 * 50
     assert _MAX_PIXELS > 0
@@ -102,7 +102,7 @@ def test_gradient_variance_of_reinforce_is_the_enumerated_one():
     with torch.no_grad():
         q = model.encode(x)
         states = q.enumerate()[:, None]
-        from dvae.training.step import Layer
+        from dvae.models import Layer
 
         f = model.terms(x, [Layer(q, states, states)]).elbo
         g, p = f[..., None] * q.score(states), q.log_prob(states).exp()[..., None]

@@ -52,7 +52,7 @@ def test_error_bars_are_the_spread_of_repeated_measurements(model, tiny_data):
 
 def test_every_applicable_estimator_is_measured_and_drawn(model, tiny_data, tmp_path):
     reports = compare_variance(model, tiny_data, num_draws=20, phi_steps=2, batch_size=5)
-    names = applicable_estimators(model.latent)
+    names = applicable_estimators(model.latent.family)
     assert [report.estimator for report in reports] == names
     assert {"RODEO", "ARMS", "Concrete"} <= set(names)
     assert not {"Exact", "LAX", "VIMCO(num_samples=2)"} & set(names)

@@ -73,7 +73,7 @@ def test_config_rebuilds_the_object_also_through_a_copy_and_a_subclass():
             super().__init__(hidden=100 * factor, **kwargs)
 
     for estimator in (RELAX(0.3, hidden=7), copy.deepcopy(RELAX(0.3, hidden=7))):
-        assert estimator.config == {"class_path": "dvae.estimators.relax.RELAX", "init_args": {"temperature": 0.3, "hidden": 7}}
+        assert estimator.config == {"class_path": "dvae.estimators.RELAX", "init_args": {"temperature": 0.3, "hidden": 7}}
         assert instantiate(estimator.config, RELAX, "estimator").hidden == 7
     assert Wide(2, depth=4).config["init_args"] == {"factor": 2, "depth": 4}
 
@@ -83,7 +83,7 @@ def test_nested_modules_are_recorded_as_their_configs():
     arguments = model.config["init_args"]
     assert arguments["encoder"] == {"class_path": "dvae.networks.MLP", "init_args": {"in_features": 4, "out_features": 2}}
     assert arguments["decoder"] == [{"given_as": "torch.nn.modules.linear.Linear"}]
-    assert sorted(class_paths(arguments)) == ["dvae.estimators.relax.RELAX", "dvae.networks.MLP"]
+    assert sorted(class_paths(arguments)) == ["dvae.estimators.RELAX", "dvae.networks.MLP"]
 
 
 def test_importing_what_is_no_class_is_refused():

@@ -308,11 +308,7 @@ def _trained(estimator: GradientEstimator, problem: Problem, generator: torch.Ge
         noise = q.noise(estimator.num_noise, estimator.num_samples, generator=generator)
         return estimator(problem.objective, q, context, noise=noise).grad.square().sum() / _PHI_BATCH
 
-    parameters = list(estimator.parameters())
-    if parameters:
-        _minimise(loss, parameters)
-    else:
-        loss()  # once in the open: what a first call checks, it cannot check inside vmap
+    _minimise(loss, list(estimator.parameters()))
     return estimator
 
 
@@ -323,6 +319,7 @@ def _train_model_phi(model: VAE, x: Tensor, generator: torch.Generator) -> None:
 
 def _minimise(loss: Callable[[], Tensor], parameters: list[nn.Parameter]) -> None:
     if not parameters:
+        loss()  # once in the open: what a first call checks, it cannot check inside vmap
         return
     optimizer = torch.optim.Adam(parameters, lr=0.01)
     for _ in range(_PHI_STEPS):
