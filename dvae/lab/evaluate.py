@@ -16,9 +16,10 @@ from dvae.data import DataModule, data_module
 from dvae.errors import InputError
 from dvae.metrics import ActiveUnits, MeanWithError
 from dvae.models import VAE
-from dvae.training import record
+from dvae.training import lightning, record
 from dvae.training.checkpoints import Checkpoint
 from dvae.training.gradient_variance import log_gradient_variance
+from dvae.training.module import DiscreteVAE
 
 __all__ = ["Evaluation", "Mean", "evaluate", "open_model", "pooled"]
 
@@ -206,8 +207,8 @@ def open_model(
     """
     saved = train_elbo = None
     if isinstance(model, VAE):
-        if data is None:
-            data = getattr(getattr(model, "_trainer", None), "datamodule", None)
+        if data is None and isinstance(model, DiscreteVAE):
+            data = lightning.data_module_of(model)
         if data is None:
             raise InputError("data must be given: the model was not trained with a data module")
         device = device or model.device
