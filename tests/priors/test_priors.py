@@ -1,0 +1,68 @@
+"""Every prior of the library, over every discrete family of latents: normalised, and sampled as its probabilities say."""
+
+import pytest
+import torch
+
+import dvae
+from dvae import InputError
+from dvae.latents import FAMILIES, Discrete, Spec
+from dvae.priors import Factorial, Prior
+
+CLASSES = [
+    cls
+    for cls in (getattr(dvae.priors, name) for name in dvae.priors.__all__)
+    if isinstance(cls, type) and issubclass(cls, Prior) and cls is not Prior
+]
+SPECS = [family.example(4) for family in FAMILIES if issubclass(family, Discrete)]
+
+
+@pytest.fixture(params=CLASSES, ids=lambda cls: cls.__name__)
+def prior(request, spec) -> Prior:
+    prior = request.param()
+    prior.build(spec)
+    prior.double()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return prior
+
+
+@pytest.fixture(params=SPECS, ids=lambda spec: spec.family.__name__)
+def spec(request) -> Spec:
+    return request.param
+
+
+def states_of(spec: Spec) -> torch.Tensor:
+    return spec(torch.zeros(spec.num_logits, dtype=torch.float64)).enumerate()
+
+
+def test_probabilities_of_all_states_sum_to_one(prior, spec):
+    total = prior().log_prob(states_of(spec)).exp().sum()
+    torch.testing.assert_close(total, torch.ones((), dtype=torch.float64))
+
+
+def test_states_are_sampled_as_often_as_they_are_probable(prior, spec):
+    states, count = states_of(spec).flatten(1), 200_000
+    samples = prior().sample(count, generator=torch.Generator().manual_seed(1))
+    assert samples.shape == (count, *spec.sample_shape)
+    probs = prior().log_prob(states_of(spec)).exp()
+    seen = (torch.cdist(samples.flatten(1), states) < 0.1).double().mean(0)
+    z = (seen - probs) / (probs * (1 - probs) / count).sqrt()
+    assert z.abs().max() < 4.5
+
+
+def test_the_divergence_is_the_enumerated_one(prior, spec):
+    generator = torch.Generator().manual_seed(2)
+    q = spec(torch.randn(1, spec.num_logits, generator=generator, dtype=torch.float64))
+    states = states_of(spec)[:, None]
+    log_q = q.log_prob(states)
+    expected = (log_q.exp() * (log_q - prior().log_prob(states))).sum(0)
+    torch.testing.assert_close(q.kl(prior()), expected)
+
+
+def test_a_prior_of_other_latents_is_refused():
+    with pytest.raises(InputError, match="prior: num_latents must be 3, the model's logits, got 4"):
+        Factorial(4).build(Spec(dvae.latents.Bernoulli, 3))
+    with pytest.raises(InputError, match="num_latents must be at least 1, got 0"):
+        Factorial(0)
