@@ -77,7 +77,8 @@ def patched(cls: type, name: str, function) -> None:
     setattr(cls, name, descriptor)
 
 
-def main() -> None:
+def main(folder: str = "build/docs") -> None:
+    folder = os.path.abspath(folder)
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
     warnings.filterwarnings("ignore", "Error parsing type annotation")  # of named tuples, which are shown as they are written
@@ -88,9 +89,9 @@ def main() -> None:
     patched(doc.Class, "_var_docstrings", own_variables)
     patched(doc.Class, "_func_docstrings", own_functions)
     patched(doc.Class, "inherited_members", lambda owner: {})
-    render.configure(docformat="google", include_undocumented=False)
-    pdoc.pdoc(*PAGES, *HIDDEN, output_directory=Path("build/docs"))
+    render.configure(docformat="google", include_undocumented=False, template_directory=ROOT / ".ci" / "pdoc")
+    pdoc.pdoc(*PAGES, *HIDDEN, output_directory=Path(folder))
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

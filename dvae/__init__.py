@@ -1,4 +1,38 @@
-"""Discrete variational autoencoders with pluggable, certified gradient estimators, on PyTorch Lightning."""
+"""Discrete variational autoencoders with pluggable, certified gradient estimators, on PyTorch Lightning.
+
+The hard part of a model with discrete latent variables b is the gradient of :math:`E_{q(b|x)}[f(b)]` with respect to the parameters
+of q. Here the gradient estimator is a part to choose, as an optimizer is in PyTorch. `DiscreteVAE` is the model, a LightningModule:
+
+```python
+# a model, trained and evaluated
+import pytorch_lightning as pl
+
+import dvae
+
+model = dvae.DiscreteVAE(estimator=dvae.estimators.REBAR())
+trainer = pl.Trainer(max_steps=20, enable_progress_bar=False, enable_model_summary=False, logger=False)
+trainer.fit(model, datamodule=dvae.data.BinarizedMNIST())
+trainer.save_checkpoint("model.ckpt")
+print(dvae.evaluate("model.ckpt", num_samples=5).elbo.mean)
+```
+
+The rooms of the house, each a chapter; a room imports from those above it alone:
+
+- `dvae.latents`: families of latents, their noise and relaxations
+- `dvae.networks`: encoders, decoders, control variates' networks
+- `dvae.likelihoods` and `dvae.priors`: p(x | b) and p(b)
+- `dvae.estimators`: gradient estimators, one family a file
+- `dvae.models`: the autoencoder's mathematics, without a trainer
+- `dvae.data`: data sets
+- `dvae.training`: fitting: steps, checkpoints, long runs, speed, many models at once
+- `dvae.lab`: certificates, evaluation, variance, the toy problem, timing
+- `dvae.report` and `dvae.cli`: tables and pictures; the `dvae` command
+
+On the ground floor are `dvae.config`, `dvae.errors`, `dvae.metrics`, `dvae.noise` and `dvae.objectives`; `dvae.testing` is for test
+suites.
+
+The examples on these pages that begin with `>>>` run after `import torch` and `import dvae`.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,36 @@
 """Data sets as LightningDataModules: flat binary or grey-level images in [0, 1], cut into batches on the training device.
 
-The bundled benchmark needs no download::
+The one idea: a data set is three arrays. `BinarizedMNIST` comes with the package and needs no download (MNIST binarized once; its
+`path` reads the field's fixed binarization, which published numbers are about). `MNIST` and `FashionMNIST` are binarized afresh in
+each epoch, through torchvision; `Omniglot` reads `chardata.mat`.
 
-    data = BinarizedMNIST(batch_size=24)
-    trainer.fit(model, data)
+A data set of one's own is an array, a tensor or a file:
 
-A data set of one's own is an array (:class:`ArrayData`), or a subclass of :class:`DataModule` with one method, ``read``.
+    >>> data = dvae.data.ArrayData(torch.eye(16), valid_fraction=0.25, batch_size=4)
+    >>> data.split("train").shape
+    torch.Size([12, 16])
+
+or a subclass of `DataModule` with one method, `read`:
+
+```python
+# my_coins.py
+import numpy as np
+
+import dvae
+
+
+class Coins(dvae.data.DataModule):
+    def read(self):
+        coins = np.random.default_rng(0).random((300, 64)) < 0.3
+        return dvae.data.Splits(train=coins[:200], valid=coins[200:250], test=coins[250:])
+```
+
+```bash
+dvae fit --data my_coins.Coins --trainer.max_steps 20 --name coins
+```
+
+The encoder's centre and the decoder's start are set from the training set's mean, and the order of the examples is a function of
+seed and epoch.
 """
 
 from dvae.data.arrays import Splits, binarize

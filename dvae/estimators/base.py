@@ -44,7 +44,7 @@ class Estimate(NamedTuple):
     def loss(self, logits: Tensor) -> Tensor:
         r"""A scalar whose one backward gives theta and the logits the (negative) objective's gradient, and phi the variance's.
 
-        .. math:: -\overline{\text{value}} - \overline{\langle g, \text{logits} \rangle} + \overline{\lVert g \rVert^2}
+        .. math:: \frac1B \sum_{i=1}^B \big(-\text{value}_i - g_i \cdot \text{logits}_i + |g_i|^2\big)
 
         with g detached in the second term.
 

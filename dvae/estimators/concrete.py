@@ -60,6 +60,7 @@ class Concrete(GradientEstimator[Discrete]):
 
     @property
     def temperature(self) -> Tensor:
+        """T, a scalar tensor that a checkpoint does not hold: the config does."""
         return self._temperature
 
     @temperature.setter

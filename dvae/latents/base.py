@@ -283,7 +283,8 @@ class Spec:
 
 
 def open_interval(u: Tensor) -> Tensor:
-    # torch.rand can return 0, whose logit is infinite; 1 - eps/2 is the largest number below 1.
+    """The same u, but within (0, 1), whose ends have infinite logits."""
+    # torch.rand can return 0; 1 - eps/2 is the largest number below 1.
     info = torch.finfo(u.dtype)
     return u.clamp(info.tiny, 1 - info.eps / 2)
 

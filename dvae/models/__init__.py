@@ -1,4 +1,17 @@
-"""The mathematics of the autoencoder: a plain ``nn.Module`` that needs no trainer."""
+"""The mathematics of the autoencoder: a plain ``nn.Module`` that needs no trainer.
+
+The one idea: `VAE` puts the parts together (encoders, decoders, `dvae.priors`, `dvae.likelihoods`, an estimator for each stochastic
+layer) and says what can be asked of them. Evaluation, certificates and sampling take it as it is; `dvae.DiscreteVAE` adds training.
+
+    >>> model = dvae.VAE(num_pixels=6, num_latents=4, num_layers=2)
+    >>> x = torch.zeros(3, 6)
+    >>> model(x).shape, model.elbo(x).shape, model.importance_weighted_bound(x).shape
+    (torch.Size([3, 4]), torch.Size([3]), torch.Size([3]))
+    >>> model.sample(5).shape  # pictures, from the prior
+    torch.Size([5, 6])
+
+Another objective made of the same terms is a subclass that overrides `VAE.objective`.
+"""
 
 from dvae.models.vae import VAE, Layer
 

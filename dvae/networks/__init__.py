@@ -1,4 +1,15 @@
-"""Maps from features to logits, and the control variates' networks. Every latent enters a network as 2b - 1."""
+"""Maps from features to logits, and the control variates' networks.
+
+The one idea: an encoder or decoder is any module from [*, in] to [*, out], and every latent enters it as 2b - 1. Derived from
+`dvae.Module`, it remembers how it was made, and a checkpoint holds that as plain values.
+
+    >>> encoder = dvae.networks.MLP(784, 200, hidden=[100])
+    >>> model = dvae.DiscreteVAE(encoder=encoder)
+    >>> model.config["init_args"]["encoder"]["init_args"]["hidden"]
+    [100]
+
+`Linear` makes the linear models, `MLP` the nonlinear ones, `SurrogateNetwork` is r of `dvae.estimators.RELAX`.
+"""
 
 from dvae.networks.convolutional import ConvDecoder, ConvEncoder
 from dvae.networks.dense import MLP, Linear, dense
