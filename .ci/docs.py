@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pdoc
 from latex2mathml.converter import convert
-from pdoc import doc, doc_ast, docstrings, render
+from pdoc import doc, doc_ast, docstrings, render, search
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ["dvae", *(f"dvae.{name}" for name in ("cli", "config", "errors", "metrics", "noise", "objectives", "report", "testing"))]
@@ -23,6 +23,7 @@ INLINE = re.compile(r":math:`(.+?)`", flags=re.DOTALL)
 
 equations: list[str] = []
 to_markdown, to_html = docstrings.rst, render.env.filters["to_html"]
+format_signature, make_variable = render.env.filters["format_signature"], doc.Variable.__init__
 
 
 def stand_in(latex: str, display: str) -> str:
@@ -52,15 +53,26 @@ def with_equations(text: str) -> str:
 # Members: what a class inherits is told where it comes from, not again at every class
 
 
-def own_docstring(member: doc.Doc) -> str:
-    text = (
-        inspect.cleandoc(getattr(member.obj, "__doc__", None) or "")
-        if isinstance(member, doc.Function) or member.is_property
-        else ""
+def own_docstring(function: doc.Function) -> str:
+    text = inspect.cleandoc(getattr(function.obj, "__doc__", None) or "")
+    if function.name == "__init__":
+        return "@public" if not text or text.startswith("Create new instance of") else text
+    return text
+
+
+def described(variable: doc.Variable, *args, **kwargs) -> None:
+    make_variable(variable, *args, **kwargs)
+    if variable.docstring.startswith("Alias for field number"):
+        variable.docstring = ""
+
+
+def signature(*args, **kwargs) -> str:
+    """A named tuple's, without what Python puts around its types."""
+    html = format_signature(*args, **kwargs)
+    wrapped = (
+        r"""<span class="n">ForwardRef</span><span class="p">\(</span><span class="s1">'(.*?)'</span><span class="p">\)</span>"""
     )
-    if member.name == "__init__":
-        return text or "@public"
-    return "" if text.startswith("Alias for field number") else text
+    return type(html)(re.sub(wrapped, r'<span class="n">\1</span>', html))
 
 
 def own_variables(owner: doc.Class) -> dict[str, str]:
@@ -83,9 +95,10 @@ def main(folder: str = "build/docs") -> None:
     sys.path.insert(0, str(ROOT))
     warnings.filterwarnings("ignore", "Error parsing type annotation")  # of named tuples, which are shown as they are written
     docstrings.rst = without_equations
-    render.env.filters["to_html"] = with_equations
+    render.env.filters["to_html"] = search.to_html = with_equations
     patched(doc.Function, "docstring", own_docstring)
-    patched(doc.Variable, "docstring", own_docstring)
+    doc.Variable.__init__ = described
+    render.env.filters["format_signature"] = signature
     patched(doc.Class, "_var_docstrings", own_variables)
     patched(doc.Class, "_func_docstrings", own_functions)
     patched(doc.Class, "inherited_members", lambda owner: {})

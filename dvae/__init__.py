@@ -24,9 +24,10 @@ The rooms of the house, each a chapter; a room imports from those above it alone
 - `dvae.estimators`: gradient estimators, one family a file
 - `dvae.models`: the autoencoder's mathematics, without a trainer
 - `dvae.data`: data sets
+- `dvae.report`: tables, pictures and plots
 - `dvae.training`: fitting: steps, checkpoints, long runs, speed, many models at once
 - `dvae.lab`: certificates, evaluation, variance, the toy problem, timing
-- `dvae.report` and `dvae.cli`: tables and pictures; the `dvae` command
+- `dvae.cli`: the `dvae` command
 
 On the ground floor are `dvae.config`, `dvae.errors`, `dvae.metrics`, `dvae.noise` and `dvae.objectives`; `dvae.testing` is for test
 suites.
