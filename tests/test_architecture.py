@@ -240,7 +240,7 @@ def test_every_module_is_imported_where_unix_is_not():
     names = [name.removesuffix(".__init__") for name in modules_of(PACKAGE) if not name.endswith("__main__")]
     code = (
         f"import sys, importlib; sys.modules |= dict.fromkeys({UNIX_ALONE}); [importlib.import_module(name) for name in {names}]; "
-        "from dvae.lab.benchmark import _peak; import torch; sys.platform = 'win32'; print(_peak(torch.device('cpu')))"
+        "from dvae.lab.benchmark.subject import _peak; import torch; sys.platform = 'win32'; print(_peak(torch.device('cpu')))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -1,0 +1,8 @@
+"""How long a training step takes: eager, compiled and of several models at once; by itself and through Lightning's Trainer."""
+
+from dvae.lab.benchmark.growth import GROWTH, Pace, growth, long_run
+from dvae.lab.benchmark.products import count_products
+from dvae.lab.benchmark.steps import MODES, StepTime, benchmark
+from dvae.lab.benchmark.subject import ESTIMATORS
+
+__all__ = ["ESTIMATORS", "GROWTH", "MODES", "Pace", "StepTime", "benchmark", "count_products", "growth", "long_run"]
