@@ -17,8 +17,9 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor
 
 from dvae.data import BinarizedMNIST, TensorLoader
-from dvae.estimators import GradientEstimator
+from dvae.estimators import CATALOGUE, GradientEstimator
 from dvae.lab.benchmark.products import count_products
+from dvae.latents import Bernoulli
 from dvae.training.module import DiscreteVAE
 from dvae.training.run import joint_optimizer
 from dvae.training.sweep import Replicas
