@@ -24,6 +24,7 @@ __all__ = [
     "Configurable",
     "Module",
     "check_yaml",
+    "check_yaml_text",
     "class_paths",
     "current_path",
     "import_class",
@@ -162,27 +163,34 @@ def check_yaml(path: str | Path) -> Any:
     Raises:
         InputError: the file cannot be read, is no YAML mapping, or would take too much memory or time to work through.
     """
-    import yaml  # comes with jsonargparse
-
     path = Path(path)
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise InputError(f"config {path} must be at most {_MAX_BYTES} bytes, got {path.stat().st_size}")
         text = path.read_text(encoding="utf-8")
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        nodes = _num_nodes(root, {})
-        if nodes > _MAX_NODES:
-            raise InputError(f"config {path} must have at most {_MAX_NODES} values with its aliases written out, got {nodes:.3g}")
-        content = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"config {path} cannot be read as text: {error}") from None
-    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"config {path} is not YAML: {' '.join(str(error).split())[:200]}") from None
+    content = check_yaml_text(text, f"config {path}")
     if not isinstance(content, dict | None):
         raise InputError(f"config {path} must be a mapping of settings, got {type(content).__name__}")
     return content or {}
+
+
+def check_yaml_text(text: str, name: str) -> Any:
+    """What a text in YAML says, within the same limits; an InputError calls it ``name``."""
+    import yaml  # comes with jsonargparse
+
+    if len(text) > _MAX_BYTES:
+        raise InputError(f"{name} must be at most {_MAX_BYTES} bytes, got {len(text)}")
+    try:
+        nodes = _num_nodes(yaml.compose(text, Loader=yaml.SafeLoader), {})
+        if nodes > _MAX_NODES:
+            raise InputError(f"{name} must have at most {_MAX_NODES} values with its aliases written out, got {nodes:.3g}")
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{name} is not YAML: {' '.join(str(error).split())[:200]}") from None
 
 
 def _num_nodes(node: Any, known: dict[int, float]) -> float:

@@ -1,45 +1,115 @@
-"""Training curves, read from a run's logs."""
+"""Training curves, read from the tables that runs leave."""
 
 from __future__ import annotations
 
+import csv
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
-from typing import NamedTuple
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
 
 from dvae.errors import InputError
 from dvae.files import save_figure
 
-__all__ = ["Curve", "plot_training", "read_curve"]
+__all__ = ["Curve", "plot_training", "read_curves"]
+
+_NAME = "train/elbo"
+# Points of a drawn line, each a mean over what was logged there.
+_POINTS = 300
 
 
 class Curve(NamedTuple):
-    """The training ELBO along a run: steps, seconds since the first was logged, and nats."""
+    """The training ELBO along a run, in nats.
+
+    steps, seconds: where it was logged; seconds count from the run's start, without the time between a stop and going on.
+    elbo, spread: its mean over the replicas, and their standard deviation; 0 for one model.
+    """
 
     steps: list[int]
     seconds: list[float]
     elbo: list[float]
+    spread: list[float]
 
 
-def read_curve(path: str | Path) -> Curve:
-    """The training ELBO that a run logged to TensorBoard; of several runs below a folder, the newest.
+def read_curves(path: str | Path) -> dict[str, Curve]:
+    """The training ELBO of a run, of several below a folder the newest; one curve for each setting of a sweep, else one under "".
+
+    A run that went on from another one's checkpoint is drawn from that one's start.
 
     Raises:
         InputError: there is none.
     """
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]  # slow
+    tables = sorted(Path(path).rglob("metrics.csv"), key=lambda file: file.stat().st_mtime)
+    rows = _rows(tables[-1].parent) if tables else []
+    if not rows:
+        raise InputError(f"run {path} must be a folder in which dvae fit logged {_NAME} to metrics.csv, but there is none")
+    members = _members(_config(tables[-1].parent), {name for row in rows for name in row})
+    curves = {}
+    for setting, names in members.items():
+        steps, seconds, elbo, spread = [], [], [], []
+        for row in rows:
+            values = [row[name] for name in names if math.isfinite(row.get(name, math.nan))]
+            if values:
+                steps.append(int(row["step"]))
+                seconds.append(row.get("seconds", math.nan))
+                elbo.append(fmean(values))
+                spread.append(stdev(values) if len(values) > 1 else 0.0)
+        if steps:
+            curves[setting] = Curve(steps, seconds, elbo, spread)
+    return curves
 
-    files = sorted(Path(path).rglob("events.*"), key=lambda file: file.stat().st_mtime)
-    events = EventAccumulator(str(files[-1]), size_guidance={"scalars": 0}).Reload() if files else None
-    if events is None or "train/elbo" not in events.Tags()["scalars"]:
-        raise InputError(f"run {path} must be a folder in which dvae fit logged train/elbo, but there is none")
-    scalars = events.Scalars("train/elbo")
-    start = scalars[0].wall_time
-    return Curve([s.step for s in scalars], [s.wall_time - start for s in scalars], [s.value for s in scalars])
+
+def _rows(folder: Path, seen: frozenset[Path] = frozenset()) -> list[dict[str, float]]:
+    """The rows with a training ELBO, of the run and of those before that it went on from."""
+    if folder in seen or not (folder / "metrics.csv").is_file():
+        return []
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file) if row.get(_NAME)]
+    checkpoint = _config(folder).get("ckpt_path")
+    if not checkpoint:
+        return rows
+    before = Path(checkpoint).parent.parent
+    if not before.is_dir():  # relative to where the command ran, or moved
+        before = folder.parent / before.name
+    earlier = _rows(before, seen | {folder})
+    first = min((row["step"] for row in rows), default=math.inf)
+    earlier = [row for row in earlier if row["step"] < first]
+    offset = earlier[-1].get("seconds", 0.0) if earlier else 0.0
+    return [*earlier, *({**row, "seconds": row["seconds"] + offset} if "seconds" in row else row for row in rows)]
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    import yaml  # comes with jsonargparse
+
+    try:
+        content = yaml.safe_load((folder / "config.yaml").read_text())
+    except (OSError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _members(config: Mapping[str, Any], logged: set[str]) -> dict[str, list[str]]:
+    """The columns of each setting's replicas."""
+    if f"{_NAME}/0" not in logged:
+        return {"": [_NAME]}
+    sweep = config.get("sweep") or {}
+    settings = [
+        ", ".join(f"{name}={value}" for name, value in zip(sweep, values, strict=True))
+        for values in itertools.product(*sweep.values())
+    ]
+    size = config.get("replicas") or 1
+    members: dict[str, list[str]] = {setting: [] for setting in settings}
+    for index in range(len(settings) * size):
+        members[settings[index // size]].append(f"{_NAME}/{index}")
+    return members
 
 
 def plot_training(curves: Mapping[str, Curve], path: str | Path, levels: Mapping[str, float] | None = None) -> Path:
     """The training ELBO against steps and against seconds, as a PNG file; each point is a mean over a 300th of the run.
+
+    The band around replicas is a standard deviation between them.
 
     Arguments:
         curves: by name.
@@ -50,23 +120,32 @@ def plot_training(curves: Mapping[str, Curve], path: str | Path, levels: Mapping
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    ends = []
-    for name, curve in curves.items():
-        size = max(1, len(curve.elbo) // 300)
-        starts = range(0, len(curve.elbo) - size + 1, size)
-        elbo = [fmean(curve.elbo[start : start + size]) for start in starts]
-        ends.append(elbo[-1])
-        measures: tuple[Sequence[float], ...] = (curve.steps, curve.seconds)
-        for axis, values in zip(axes, measures, strict=True):
-            axis.plot([fmean(values[start : start + size]) for start in starts], elbo, label=name)
+    lowest, highest = [], []
+    for number, (name, curve) in enumerate(curves.items()):
+        elbo, spread = _binned(curve.elbo), _binned(curve.spread)
+        low, high = ([mean + sign * width for mean, width in zip(elbo, spread, strict=True)] for sign in (-1, 1))
+        # A run's first steps, from far below, would leave no room for the rest; of a short run they are what there is.
+        lowest.append(min(elbo[len(elbo) // 20 :]))
+        highest.append(max(high))
+        for axis, values in zip(axes, (curve.steps, curve.seconds), strict=True):
+            places = _binned(values)
+            axis.plot(places, elbo, label=name, color=f"C{number}", marker="." if len(places) < 20 else None)
+            if any(spread):
+                axis.fill_between(places, low, high, color=f"C{number}", alpha=0.2, linewidth=0)
     for number, (name, level) in enumerate((levels or {}).items()):
         for axis in axes:
             axis.axhline(level, color="black", linestyle=("--", ":", "-.")[number % 3], linewidth=1, label=name)
     for axis, label in zip(axes, ("steps", "seconds"), strict=True):
         axis.set_xlabel(label)
         axis.set_xlim(left=0)
-    # The first steps, from far below, would leave no room for the rest.
-    axes[0].set_ylim(min(ends) - 20, max([*ends, *(levels or {}).values()]) + 2)
+    bottom, top = min([*lowest, *(levels or {}).values()]), max([*highest, *(levels or {}).values()])
+    margin = max(0.03 * (top - bottom), 0.5)
+    axes[0].set_ylim(bottom - margin, top + margin)
     axes[0].set_ylabel("training ELBO (nats)")
     axes[0].legend()
     return save_figure(figure, path)
+
+
+def _binned(values: Sequence[float]) -> list[float]:
+    size = max(1, len(values) // _POINTS)
+    return [fmean(values[start : start + size]) for start in range(0, len(values) - size + 1, size)]

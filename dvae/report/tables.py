@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["print_table"]
+__all__ = ["labels", "print_table"]
+
+
+def labels(paths: Sequence[Path]) -> list[str]:
+    """The shortest ends of paths that tell them apart, without the parts that runs have in common, such as ``version_0``."""
+    parts = [list(path.parts) for path in paths]
+    while all(len(own) > 1 for own in parts) and len({own[-1] for own in parts}) == 1 and _says_nothing(parts[0][-1]):
+        for own in parts:
+            del own[-1]
+    for length in range(1, max(map(len, parts), default=1) + 1):
+        ends = ["/".join(own[-length:]) for own in parts]
+        if len(set(ends)) == len(ends):
+            return ends
+    return ["/".join(own) for own in parts]
+
+
+def _says_nothing(part: str) -> bool:
+    return part == "checkpoints" or part.endswith(".ckpt") or re.fullmatch(r"version_\d+", part) is not None
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; the first column is left-aligned, the others are figures."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    """Print a table below its title, whose lines stay whole; the first column is left-aligned, the others are figures."""
+    table = Table()
     for index, column in enumerate(columns):
         longest = max((len(row[index]) for row in rows), default=0)
         table.add_column(
@@ -32,6 +52,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         # Long lines lose less than columns that are cut off.
         natural = console.measure(table, options=console.options.update(max_width=1000)).maximum
         console = Console(width=max(natural, console.width))
+    console.print(Text(title, style="bold"), soft_wrap=True)  # a table's own title is broken to the table's width
     console.print(table)
 
 

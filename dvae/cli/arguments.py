@@ -1,0 +1,160 @@
+"""What the commands' parsers share."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from jsonargparse import ArgumentParser
+
+from dvae.cli.errors import UsageError, did_you_mean
+from dvae.cli.help import Wide, readable
+from dvae.errors import InputError
+from dvae.files import written_whole
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = [
+    "Parser",
+    "add_checkpoint",
+    "add_common",
+    "device_of",
+    "flags_in",
+    "flags_of",
+    "names",
+    "numbers",
+    "quiet_lightning",
+    "renamed",
+    "write_json",
+]
+
+
+class Parser(ArgumentParser):
+    """A command's parser: no abbreviations, help to read, and one sentence about what is wrong."""
+
+    def __init__(self, command: str, description: str, **kwargs: Any) -> None:
+        super().__init__(prog=f"dvae {command}", description=description, formatter_class=Wide, allow_abbrev=False, **kwargs)
+
+    def format_help(self) -> str:
+        return readable(super().format_help())
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise UsageError(usage_sentence(message, flags_of(self), self.prog)) from ex
+
+
+def flags_of(parser: ArgumentParser) -> list[str]:
+    """The flags in a parser's help."""
+    return flags_in(ArgumentParser.format_help(parser))
+
+
+def flags_in(page: str) -> list[str]:
+    """The flags that a help page lists."""
+    found = (re.match(r"  (?:-\w(?: \S+)?, )?(--[\w.]+)", line) for line in page.splitlines())
+    return sorted({flag[1] for flag in found if flag})
+
+
+def usage_sentence(message: str, flags: Sequence[str], program: str) -> str:
+    """What a parser found wrong, in one sentence; of an unknown flag, with the flag that was perhaps meant."""
+    message = " ".join(message.split())
+    unknown = re.match(r"unrecognized arguments: (.*)", message, flags=re.IGNORECASE)
+    if unknown is None:
+        return f"{message.rstrip('.')} ({program} --help lists what there is)"
+    found = re.search(r"--[^\s=]+", unknown[1])
+    name = found[0] if found else unknown[1].split()[0]
+    hint = did_you_mean(name, flags) or f"; {program} --help lists what there is"
+    return f"unknown argument {name}{hint}"
+
+
+def renamed(arguments: Sequence[str], new_names: Mapping[str, str]) -> list[str]:
+    """The arguments with today's names for those of before, of each of which a line on stderr tells."""
+    result = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        new = new_names.get(flag.removeprefix("--")) if flag.startswith("--") else None
+        if new is not None:
+            print(f"dvae: {flag} is called --{new} now; the old name is deprecated", file=sys.stderr)
+            argument = f"--{new}{equals}{value}"
+        result.append(argument)
+    return result
+
+
+def names(text: str) -> list[str]:
+    """A list as a shell gives it: ``LOO``, ``LOO,RELAX(coupled=False)`` or ``[LOO, RELAX]``; no comma in parentheses separates."""
+    text = text.strip()
+    if text.startswith("[") and text.endswith("]"):
+        text = text[1:-1]
+    depth, parts = 0, [""]
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip().strip("'\"") for part in parts if part.strip()]
+
+
+def numbers(text: str) -> list[float]:
+    """A list of numbers, as :func:`names`."""
+    try:
+        return [float(part) for part in names(text)]
+    except ValueError:
+        raise ValueError(f"expected numbers such as 0.45,0.499, got {text!r}") from None
+
+
+def add_checkpoint(parser: ArgumentParser, several: bool = False) -> None:
+    """The checkpoint, and which of its models."""
+    text = "a checkpoint, or a folder of runs, of which the newest best.ckpt is taken"
+    if several:
+        parser.add_argument("checkpoint", type=str, nargs="+", help=f"{text}; several are compared in one table")
+    else:
+        parser.add_argument("checkpoint", type=str, help=text)
+    which = "which model of a checkpoint of several, from 0" + ("; default: all of them" if several else "")
+    parser.add_argument("--replica", type=int | None, default=None, help=which)
+
+
+def add_common(parser: ArgumentParser, split: bool = True, seed: bool = True) -> None:
+    """The data, the device, and whether the file is trusted."""
+    text = "'bundled', or a file or folder; default: the checkpoint's own data"
+    parser.add_argument("--data", type=str | None, default=None, help=text)
+    if split:
+        parser.add_argument("--split", type=str, default="test", help="train, valid or test")
+    if seed:
+        parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    parser.add_argument("--device", type=str | None, default=None, help="cpu or cuda; default: the GPU if there is one")
+    text = "import classes from outside dvae that the checkpoint names; it runs their code"
+    parser.add_argument("--trust", action="store_true", help=text)
+
+
+def device_of(name: str | None) -> torch.device | None:
+    """The device of that name; an InputError says where there is none."""
+    import torch
+
+    if name is None:
+        return None
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device must be cpu or cuda, got {name!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device {name!r} was asked for, but there is no GPU")
+    return device
+
+
+def quiet_lightning() -> None:
+    """Leave out Lightning's hints about workers and logging intervals, which are about other set-ups than this one."""
+    hints = (".*does not have many workers.*", ".*LeafSpec.*", ".*smaller than the logging interval.*", ".*LightningCLI's args.*")
+    for message in hints:
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+
+
+def write_json(path: str, content: Any) -> None:
+    """Write figures to a file, whole or not at all."""
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n")

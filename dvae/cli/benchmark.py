@@ -1,0 +1,141 @@
+"""``dvae benchmark``: how long a step takes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from statistics import median
+
+import torch
+from jsonargparse import Namespace
+from rich.progress import Progress
+
+from dvae.cli.arguments import Parser, device_of, names, quiet_lightning, write_json
+from dvae.lab.benchmark import ESTIMATORS, GROWTH, MODES, benchmark, growth, long_run
+from dvae.report.benchmark import plot_growth, plot_times
+from dvae.report.tables import print_table
+
+__all__ = ["main"]
+
+
+def main(command: str, arguments: Sequence[str]) -> int:
+    """Time steps and print one table."""
+    description = "Time a training step: eager, compiled, of several models; by itself and through Lightning."
+    parser = Parser(command, description)
+    default = ["REINFORCE", "LOO", "REBAR", "RELAX", "RELAX(coupled=False)"]
+    text = "which: REINFORCE,RELAX; all for the whole library"
+    parser.add_argument("--estimators", type=names, default=default, help=text)
+    parser.add_argument("--modes", type=names, default=list(MODES), help="which, out of eager, compiled and replicas")
+    parser.add_function_arguments(
+        benchmark, as_group=False, skip={"estimators", "modes", "device", "progress", "model_options"}, fail_untyped=False
+    )
+    parser.add_argument("--num_layers", type=int, default=1, help="stochastic layers")
+    text = "instead, the rate along a compiled run of the first estimator, of so many steps"
+    parser.add_argument("--long", type=int | None, default=None, help=text)
+    text = "instead, how a compiled step grows with batch, D, K, layers and replicas"
+    parser.add_argument("--grow", action="store_true", help=text)
+    parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch")
+    parser.add_argument("--json", type=str | None, default=None, help="also write the figures to this file")
+    parser.add_argument("--plot", type=str | None, default=None, help="also draw them, as a PNG file (not for --long)")
+    args = parser.parse_args(arguments)
+    quiet_lightning()
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)  # as in dvae fit
+    device = device_of(args.device) or torch.device("cpu")
+    chosen = list(ESTIMATORS) if args.estimators == ["all"] else args.estimators
+    if args.long is not None:
+        return _long(chosen[0], device, args)
+    if args.grow:
+        return _growth(chosen, device, args)
+    return _times(chosen, device, args)
+
+
+def _times(chosen: Sequence[str], device: torch.device, args: Namespace) -> int:
+    with Progress(transient=True) as bar:
+        task = bar.add_task("timing", total=(args.repetitions + 1) * len(chosen) * len(args.modes))
+        times = benchmark(
+            chosen,
+            args.modes,
+            batch_size=args.batch_size,
+            replicas=args.replicas,
+            steps=args.steps,
+            repetitions=args.repetitions,
+            device=device,
+            progress=lambda: bar.advance(task),
+            num_layers=args.num_layers,
+        )
+    first = {t.mode: t for t in times if t.estimator == times[0].estimator}
+    rows = [
+        (
+            t.estimator,
+            t.mode if t.models == 1 else f"{t.models} {t.mode}",
+            f"{t.bare:.2f}",
+            f"{t.bare / first[t.mode].bare:.2f}",
+            f"{t.flops / first[t.mode].flops:.2f}",
+            f"{t.bare / t.floor:.1f}",
+            f"{t.fit:.2f}",
+            f"{t.fit_ratio:.2f}",
+            f"{1e3 / t.fit:.0f}",
+            f"{t.as_dict()['examples_per_second']:.0f}",
+            f"{t.memory:.0f}",
+        )
+        for t in times
+    ]
+    columns = ["", "mode", "ms", "to first", "products", "to floor", "fit ms", "to bare", "steps/s", "images/s", "MiB"]
+    where = f"{args.threads} thread(s)" if device.type == "cpu" else torch.cuda.get_device_name(device)
+    print_table(f"A step at batch {args.batch_size}, {args.num_layers} layer(s) of 200, {where}", columns, rows)
+    found = {(t.estimator, t.mode): t.bare for t in times}
+    ours, plain = found.get(("RELAX", "compiled")), found.get(("RELAX(coupled=False)", "eager"))
+    if ours is not None and plain is not None:
+        print(f"compiled, coupled RELAX is {plain / ours:.1f} times as fast as eager RELAX with independent noise")
+    if args.plot is not None:
+        print(f"wrote {plot_times(times, args.plot)}")
+    if args.json is not None:
+        write_json(args.json, {"times": [t.as_dict() for t in times]})
+    return 0
+
+
+def _long(name: str, device: torch.device, args: Namespace) -> int:
+    with Progress(transient=True) as bar:
+        task = bar.add_task(f"{args.long} steps", total=args.long // 1000)
+        pace = long_run(
+            name,
+            args.long,
+            batch_size=args.batch_size,
+            device=device,
+            progress=lambda: bar.advance(task),
+            num_layers=args.num_layers,
+        )
+    rows = [
+        (
+            clock,
+            f"{own[0]:.2f}",
+            f"{own[-1]:.2f}",
+            f"{own[-1] / own[0]:.2f}",
+            f"{min(own):.2f}",
+            f"{median(own):.2f}",
+            f"{max(own):.2f}",
+        )
+        for clock, own in (("wall", pace.wall), ("CPU", pace.cpu))
+    ]
+    columns = ["ms a step", "first 1000", "last 1000", "ratio", "least", "median", "most"]
+    print_table(f"{name}, compiled, {len(pace.wall)} thousand steps, {args.threads} thread(s)", columns, rows)
+    if args.json is not None:
+        write_json(args.json, pace.as_dict())
+    return 0
+
+
+def _growth(chosen: Sequence[str], device: torch.device, args: Namespace) -> int:
+    with Progress(transient=True) as bar:
+        task = bar.add_task("timing", total=len(chosen) * sum(len(values) for values in GROWTH.values()))
+        times = growth(chosen, steps=args.steps, device=device, progress=lambda: bar.advance(task))
+    for quantity, curves in times.items():
+        rows = [(name, *(f"{points[v]:.2f}" if v in points else "" for v in GROWTH[quantity])) for name, points in curves.items()]
+        print_table(f"ms a compiled step, by {quantity}", ["", *map(str, GROWTH[quantity])], rows)
+    if args.plot is not None:
+        print(f"wrote {plot_growth(times, args.plot)}")
+    if args.json is not None:
+        write_json(args.json, times)
+    return 0

@@ -1,0 +1,34 @@
+"""``dvae curves``: how runs went."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from dvae.cli.arguments import Parser
+from dvae.report.curves import plot_training, read_curves
+from dvae.report.tables import labels, print_table
+
+__all__ = ["main"]
+
+
+def main(command: str, arguments: Sequence[str]) -> int:
+    """Draw the training ELBO of runs and print where they ended."""
+    parser = Parser(command, "Plot the training ELBO of runs against steps and seconds.")
+    parser.add_argument("runs", type=str, nargs="+", help="folders of runs; of several below one, the newest")
+    parser.add_argument("--levels", type=dict[str, float] | None, default=None, help="lines to draw beside: '{published: -111.2}'")
+    parser.add_argument("--out", type=str, default="curves.png", help="the PNG file")
+    args = parser.parse_args(arguments)
+    paths = [Path(run) for run in dict.fromkeys(args.runs)]
+    curves = {}
+    for name, path in zip(labels(paths), paths, strict=True):
+        for setting, curve in read_curves(path).items():
+            curves[f"{name}, {setting}" if setting else name] = curve
+    rows = [
+        (name, str(curve.steps[-1] + 1), f"{curve.seconds[-1]:.0f}", f"{fmean(curve.elbo[-max(1, len(curve.elbo) // 300) :]):.2f}")
+        for name, curve in curves.items()
+    ]
+    print_table("Training ELBO at the end, mean over a 300th of the run", ["", "steps", "seconds", "ELBO"], rows)
+    print(f"wrote {plot_training(curves, args.out, args.levels)}")
+    return 0

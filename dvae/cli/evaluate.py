@@ -1,0 +1,130 @@
+"""``dvae evaluate``: what checkpoints are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.progress import Progress
+
+from dvae.cli.arguments import Parser, add_checkpoint, add_common, device_of, renamed, write_json
+from dvae.lab.evaluate import Evaluation, Mean, evaluate, open_model, pooled
+from dvae.report.tables import labels, print_table
+from dvae.training.checkpoints import Checkpoint, find_checkpoint
+
+__all__ = ["main"]
+
+
+def main(command: str, arguments: Sequence[str]) -> int:
+    """Evaluate checkpoints and print one table."""
+    parser = Parser(command, "ELBO, importance-weighted bound and more of a checkpoint, with error bars.")
+    add_checkpoint(parser, several=True)
+    add_common(parser, split=False, seed=False)
+    parser.add_function_arguments(
+        evaluate, as_group=False, skip={"model", "data", "device", "trust", "replica", "progress"}, fail_untyped=False
+    )
+    parser.add_argument("--json", type=str | None, default=None, help="also write the figures to this file")
+    args = parser.parse_args(renamed(arguments, {"samples": "num_samples"}))
+    device = device_of(args.device)
+    rows: list[_Row] = []
+    with Progress(transient=True) as bar:
+        for path in dict.fromkeys(find_checkpoint(given) for given in args.checkpoint):
+            checkpoint = Checkpoint.open(path)
+            replicas = checkpoint.replicas if args.replica is None else [args.replica]
+            # The data are read once for all models.
+            data = open_model(checkpoint, args.data, trust=args.trust, replica=replicas[0])[1]
+            for replica in replicas:
+                name = path.name if replica is None else f"{path.name}, replica {replica}"
+                task = bar.add_task(f"{name} on {args.split}", total=None)
+                result = evaluate(
+                    checkpoint,
+                    data,
+                    split=args.split,
+                    num_samples=args.num_samples,
+                    num_draws=args.num_draws,
+                    seed=args.seed,
+                    device=device,
+                    trust=args.trust,
+                    replica=replica,
+                    progress=lambda done, total, task=task: bar.update(task, completed=done, total=total),  # type: ignore[misc]
+                )
+                rows.append(_Row(path, replica, checkpoint.setting(replica), _about(checkpoint, replica), result))
+    if len(rows) == 1:
+        row = rows[0]
+        title = f"{row.path}\n{row.about}\n{row.result.num_examples} examples of {args.split}"
+        print_table(title, ["", "mean", "std. error"], row.result.rows())
+    else:
+        _print_comparison(rows, args.split)
+    if args.json is not None:
+        figures = [row.as_dict(args.split) for row in rows]
+        write_json(args.json, figures[0] if len(figures) == 1 else figures)
+    return 0
+
+
+class _Row(NamedTuple):
+    """One row of a comparison; of a checkpoint of several models, ``replica`` says which one."""
+
+    path: Path
+    replica: int | None
+    setting: dict[str, Any]
+    about: str
+    result: Evaluation
+
+    def as_dict(self, split: str) -> dict[str, Any]:
+        which = {} if self.replica is None else {"replica": self.replica, "setting": self.setting}
+        return {"checkpoint": str(self.path), **which, "split": split, **self.result.as_dict()}
+
+
+def _about(checkpoint: Checkpoint, replica: int | None) -> str:
+    """A model's estimator, the step of its file and which of several it is."""
+    content = checkpoint.single(replica)
+    estimator = content["hyper_parameters"].get("estimator")
+    name = str(estimator.get("class_path", "")).split(".")[-1] if isinstance(estimator, dict) else "RELAX"
+    which = "" if replica is None else f"replica {replica}, "
+    return f"{which}{name}, step {content.get('global_step', '?')}"
+
+
+def _print_comparison(rows: Sequence[_Row], split: str) -> None:
+    paths = list(dict.fromkeys(row.path for row in rows))
+    known = dict(zip(paths, labels(paths), strict=True)) if len(paths) > 1 else dict.fromkeys(paths, "")
+    settings = list(dict.fromkeys(name for row in rows for name in row.setting))
+    table = []
+    for path in paths:
+        groups: dict[str, list[_Row]] = {}
+        for row in (row for row in rows if row.path == path):
+            groups.setdefault(str([row.setting.get(name) for name in settings if name != "seed"]), []).append(row)
+            result = row.result
+            table.append(
+                (
+                    known[path] if row.replica is None else f"{known[path]} {row.replica}".strip(),
+                    *(str(row.setting.get(name, "")) for name in settings),
+                    "" if result.train_elbo is None else f"{result.train_elbo:.2f}",
+                    _with_error(result.elbo),
+                    _with_error(result.importance_weighted_bound),
+                    f"{result.log_variance_logits:.2f}",
+                    f"{result.log_variance_encoder:.2f}",
+                )
+            )
+        for group in (group for group in groups.values() if len(group) > 1):
+            means = pooled([row.result for row in group])
+            table.append(
+                (
+                    f"{known[path]} mean".strip(),
+                    *("" if name == "seed" else str(group[0].setting.get(name, "")) for name in settings),
+                    _with_error(means["train_elbo"]) if "train_elbo" in means else "",
+                    _with_error(means["elbo"]),
+                    _with_error(means["importance_weighted_bound"]),
+                    f"{means['log_variance_logits'].mean:.2f}",
+                    f"{means['log_variance_encoder'].mean:.2f}",
+                )
+            )
+    samples = rows[0].result.num_samples
+    title = f"ELBO in training and on {split}, importance-weighted bound,\nand log-variance of the gradient"
+    print_table(title, ["", *settings, "train", split, f"bound ({samples})", "logits", "encoder"], table)
+    if settings:
+        print("standard errors: of one model over examples, of a mean between models")
+
+
+def _with_error(mean: Mean) -> str:
+    return f"{mean.mean:.2f}±{mean.standard_error:.2f}"

@@ -1,0 +1,364 @@
+"""``dvae fit``, ``validate``, ``test`` and ``predict``: Lightning's Trainer behind a command line."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import pytorch_lightning as pl
+import torch
+from jsonargparse import ArgumentParser
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.plugins import CheckpointIO
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from dvae import data as _data  # makes the data modules' short names known to the parser
+from dvae.cli import configs, hints, resume, runs
+from dvae.cli.arguments import flags_of, names, quiet_lightning, usage_sentence
+from dvae.cli.encode import save_codes
+from dvae.cli.errors import UsageError, first_line, told
+from dvae.cli.help import Wide, readable
+from dvae.config import MOVED, class_paths
+from dvae.data.mnist import holds_packed_mnist
+from dvae.errors import InputError
+from dvae.latents import Bernoulli
+from dvae.training.checkpoints import Checkpoint, DurableCheckpointIO, find_checkpoint
+from dvae.training.module import DiscreteVAE
+from dvae.training.sweep import replicate
+
+__all__ = ["is_first_process", "main", "resume_command"]
+
+_DESCRIPTIONS = {
+    "fit": "Train a model. Settings come from the package's base.yaml, then --config files in their order, then flags.",
+    "validate": "Measure a checkpoint on its validation set with Lightning; the model is the checkpoint's.",
+    "test": "Measure a checkpoint on its test set with Lightning; the model is the checkpoint's.",
+    "predict": "Write the codes of the test set with Lightning; the model is the checkpoint's.",
+}
+
+_TEXTS = {
+    "--ckpt_path": "fit: a checkpoint to go on from, or a folder of runs, or last, the newest of the run; its arguments of the "
+    "model hold where none are given. Else: what is measured, of a folder the newest best.ckpt",
+    "--weights_only": "read plain values alone from a checkpoint, never code",
+    "Customize every aspect of training via flags": "Lightning's trainer",
+    "A DataModule standardizes the training, val, test splits, data preparation and transforms. The main advantage is": "data",
+    "A variational autoencoder with discrete latents, trained with a pluggable gradient estimator": "model",
+    "Runs the full optimization routine": "checkpoint",
+    "Perform one evaluation epoch over the validation set": "checkpoint",
+    "Perform one evaluation epoch over the test set. It's separated from fit to make sure you never run on your": "checkpoint",
+    "Run inference on your data. This will call the model forward function to compute predictions. Useful to": "checkpoint",
+}
+
+_OWN = ("dvae.", "torch.", "pytorch_lightning.")
+
+
+def main(command: str, arguments: Sequence[str]) -> int:
+    """Build a trainer, a model and data from the arguments, and run the command."""
+    quiet_lightning()
+    rewritten = _rewritten(arguments)
+    cli = _CLI(
+        command,
+        rewritten,
+        DiscreteVAE,
+        pl.LightningDataModule,
+        args=[command, *rewritten],
+        parser_class=_Parser,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=SaveConfigCallback if command == "fit" else None,
+        parser_kwargs={
+            "prog": "dvae",
+            "parser_mode": configs.MODE,
+            command: {
+                "default_config_files": [str(runs.base_config())],
+                "parser_mode": configs.MODE,
+                "description": _DESCRIPTIONS[command],
+            },
+        },
+        auto_configure_optimizers=False,
+        run=True,
+    )
+    folder = cli.trainer.log_dir  # a broadcast, which every process must join
+    if command == "fit" and cli.trainer.is_global_zero:
+        _say_what_was_done(cli.trainer, folder)
+    return 0
+
+
+def _say_what_was_done(trainer: pl.Trainer, folder: str | None) -> None:
+    callback = trainer.checkpoint_callback
+    checkpoint = getattr(callback, "best_model_path", "") or getattr(callback, "last_model_path", "")
+    elbo = trainer.callback_metrics.get("train/elbo")
+    reached = "" if elbo is None else f", training ELBO {elbo:.2f} nats"
+    print(f"trained for {trainer.global_step} updates{reached}; the run is in {folder}")
+    if checkpoint:
+        print(f"evaluate it with: dvae evaluate {os.path.relpath(checkpoint)}")
+
+
+class _Parser(LightningArgumentParser):
+    """Lightning's parser: no abbreviations, help to read, and one sentence about what is wrong."""
+
+    settings: Sequence[tuple[str, Any]] = ()
+    """What the command line gives, see :func:`dvae.cli.configs.given`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"formatter_class": Wide, "allow_abbrev": False} | kwargs)
+
+    def format_help(self) -> str:
+        return readable(_with_the_defaults_classes(super().format_help()), brief="--trainer", replaced=_TEXTS)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        told_by_the_library = told(ex)
+        if told_by_the_library is not None:
+            raise InputError(told_by_the_library) from ex
+        sentence = hints.explain(type(self).settings)
+        program = self.prog.replace(" [options]", "")
+        raise UsageError(sentence or usage_sentence(_last_part(message), flags_of(self), program)) from ex
+
+
+def _last_part(message: str) -> str:
+    """What is wrong in the innermost of the errors that jsonargparse has wrapped in each other."""
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
+    return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1]}"
+
+
+def _with_the_defaults_classes(text: str) -> str:
+    """The help page with the arguments of the default model and data set; jsonargparse shows a class's where it is asked for."""
+    for key, cls in (("model", DiscreteVAE), ("data", _data.BinarizedMNIST)):
+        if f"\n  --{key} CONFIG" not in text:
+            continue
+        parser = ArgumentParser(formatter_class=Wide, add_help=False)
+        added = parser.add_class_arguments(cls, key, fail_untyped=False)  # a group of flags
+        parser.set_defaults({f"{key}.{name}": value for name, value in _base(key).items() if f"{key}.{name}" in added})
+        page = parser.format_help()
+        entries = [line for line in page.splitlines() if line.startswith(f"  --{key}.") and "coder.help" not in line]
+        lines = text.splitlines()
+        place = next(i for i, line in enumerate(lines) if line.startswith(f"  --{key} CONFIG"))
+        title = f"  --{key} CLASS  another class than {cls.__name__}, whose arguments follow; --{key}.help CLASS shows its own"
+        text = "\n".join([*lines[:place], title, *entries, *lines[place + 1 :]])
+    return text
+
+
+def _base(key: str) -> dict[str, Any]:
+    from dvae.config import check_yaml
+
+    found = check_yaml(runs.base_config()).get(key, {})
+    return {name: value for name, value in found.get("init_args", {}).items() if not isinstance(value, dict)}
+
+
+class _CLI(LightningCLI):
+    """LightningCLI for one command, with the project's loggers, callbacks and checkpoints.
+
+    Every run has a folder of its own, RUNS/NAME/version_K.
+    """
+
+    def __init__(self, command: str, arguments: list[str], *args: Any, **kwargs: Any) -> None:
+        self.command, self.arguments = command, arguments
+        self.pairs = configs.given(arguments)
+        self.given = [key for key, _ in self.pairs]
+        _Parser.settings = self.pairs
+        self.checkpoint: Checkpoint | None = None
+        self.table: runs.MetricsTable | None = None
+        super().__init__(*args, **kwargs)
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The one that was asked for: to build the others' parsers takes time."""
+        return {self.command: LightningCLI.subcommands()[self.command]}
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        parser = self.parser_class(dump_header=[f"pytorch_lightning=={pl.__version__}"], **kwargs)
+        text = (
+            "a YAML file, given once or more; l1, relax and so on name the package's own, of configs/model (l1, l2, nl1, "
+            "categorical) and configs/estimator: --config l1 --config relax"
+        )
+        parser.add_argument("-c", "--config", action=configs.ConfigFile, help=text)
+        return parser
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        text = "seed of the initial weights and, where model.seed is not given, of the noise; true for a random one"
+        parser.add_argument("--seed_everything", type=bool | int, default=self.seed_everything_default, help=text)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--runs", type=str, default="runs", help="folder that holds all runs")
+        text = "name of the run, by default of its configs, such as l1_relax; each gets a new RUNS/NAME/version_K"
+        parser.add_argument("--name", type=str | None, default=None, help=text)
+        text = "CPU threads of PyTorch, 0 for its own choice; at batch 24 more gain little and lose much beside other work"
+        parser.add_argument("--threads", type=int, default=1, help=text)
+        parser.add_argument(
+            "--matmul_precision",
+            type=Literal["highest", "high", "medium"],
+            default="highest",
+            help="of matrix products in float32: high for TensorFloat-32 on a GPU; --trainer.precision bf16-mixed is lower still",
+        )
+        text = "models trained in this one run, from seed_everything, seed_everything + 1, ... and data.seed, data.seed + 1, ..."
+        parser.add_argument("--replicas", type=int, default=1, help=text)
+        text = (
+            "values of the model's arguments, each combination with all replicas: '{lr: [0.001, 0.0003], estimator.temperature: "
+            "[0.5, 1]}'; learning rates, weight decay and what an estimator holds as a tensor"
+        )
+        parser.add_argument("--sweep", type=dict[str, list] | None, default=None, help=text)
+        text = "callbacks to leave out, of those that every run has: Pictures,VarianceMonitor"
+        parser.add_argument("--without", type=list[str], default=[], help=text)
+        text = "import classes from outside dvae that the checkpoint names; it runs their code"
+        parser.add_argument("--trust", type=bool, default=False, help=text)
+        if self.command == "predict":
+            text = "the .npz file to write: codes (binary ones bit-packed, with num_bits)"
+            parser.add_argument("--out", type=str, default="codes.npz", help=text)
+
+    def _parse_ckpt_path(self) -> None:
+        # In Lightning's own the checkpoint's arguments silently override the flags.
+        config = self.config[self.command]
+        if config.name is None:
+            config.name = configs.run_name(self.arguments)
+        if config.ckpt_path is None:
+            if self.command != "fit":
+                raise InputError(f"ckpt_path must be given: dvae {self.command} measures a checkpoint (--ckpt_path runs/NAME)")
+            return
+        path = self._checkpoint_path(config)
+        config.ckpt_path = str(path)
+        self.checkpoint = resume.open_resumable(path, lambda other: resume_command([self.command, *self.arguments], other))
+        fits = self.command == "fit"
+        if fits:
+            resume.require_something_to_do(self.checkpoint, config.trainer.max_steps)
+        free = resume.FREE_IN_TRAINING if fits else resume.FREE_IN_MEASURING
+        model = resume.model_config(self.checkpoint, config.model.as_dict(), self.given, free, config.trust)
+        self.config = self.parser.parse_object({self.command: {"model": model}}, self.config)
+
+    def _checkpoint_path(self, config: Any) -> Path:
+        if self.command != "fit":
+            return find_checkpoint(config.ckpt_path)
+        if config.ckpt_path != "last":
+            path = Path(config.ckpt_path)
+            return path if not path.is_dir() else _newest(path)
+        return _newest(Path(config.runs) / config.name)
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.command]
+        if str(config.trainer.precision) in ("bf16-true", "16-true"):
+            raise InputError(
+                f"trainer.precision must keep parameters in float32 or float64, got {config.trainer.precision}: sums over pixels "
+                "would lose the ELBO's digits; bf16-mixed computes products alone in fewer bits"
+            )
+        if threads := config.threads:
+            torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(config.matmul_precision)
+        # Weights that decay to nothing get so small that the CPU is slow with them: a tenth of a long run's time.
+        torch.set_flush_denormal(True)
+
+    def instantiate_classes(self) -> None:
+        config = self.config[self.command]
+        try:
+            if self.command == "fit" and runs.have_folders(config.trainer.logger):
+                self.table = runs.run_table(config.runs, config.name)
+                runs.put_loggers_into(config.trainer.logger, Path(self.table.log_dir))
+            super().instantiate_classes()
+            several = resume.replicas_of(self.checkpoint) if self.checkpoint is not None and self.command != "fit" else None
+            if several is not None:
+                self.model = several
+            elif config.replicas != 1 or config.sweep is not None:
+                self.model = replicate(self.model, config.replicas, config.sweep)
+        except Exception as error:
+            sentence = hints.explain(self.pairs)
+            if sentence is not None and not isinstance(error, InputError):
+                raise UsageError(sentence) from error
+            if sentence is not None and "class_path" in str(error):
+                raise UsageError(sentence) from error
+            # A class of the user's may have a bug, whose traceback is wanted; the library's own are handed what they do not take.
+            if told(error) or any(not path.startswith(_OWN) for path in class_paths(config.as_dict())):
+                raise
+            raise InputError(f"config: cannot build what it describes ({type(error).__name__}: {first_line(error)})") from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        config, trainer = self.config[self.command], self.config_init[self.command].trainer
+        if self.command != "fit":
+            kwargs["logger"] = False
+        else:
+            self.table = self.table or runs.run_table(config.runs, config.name)
+            kwargs["logger"] = runs.loggers_of(trainer.logger, self.table)
+            if kwargs["logger"] is False:
+                kwargs["default_root_dir"] = self.table.log_dir
+            changed = runs.intervals(trainer, set(self.given), self.datamodule)
+            kwargs |= changed
+            for name, value in changed.items():
+                config.trainer[name] = value
+        plugins = trainer.plugins or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, DurableCheckpointIO()]
+        callbacks = trainer.callbacks or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        trainer.callbacks = runs.callbacks_of(callbacks, config.without, runs.switched_off(trainer))
+        return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        # The callbacks save at intervals; the last steps of a run count too.
+        trainer = self.trainer
+        if trainer.checkpoint_callback is not None and trainer.log_dir is not None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.save_checkpoint(Path(trainer.log_dir) / "checkpoints" / "last.ckpt", weights_only=False)
+
+    def predict(self, **kwargs: Any) -> None:
+        """Write what the trainer's ``predict`` gives to one file."""
+        out = self.config[self.command].out
+        if Path(out).suffix != ".npz":
+            raise InputError(f"out must be a .npz file, got {out}")
+        kwargs["return_predictions"] = True
+        batches = self.trainer.predict(**kwargs)
+        codes = torch.cat([batch.cpu() for batch in batches or []]).numpy()
+        print(save_codes(codes, out, binary=issubclass(self.model.latent.family, Bernoulli)))
+
+
+def _newest(folder: Path) -> Path:
+    found = sorted(folder.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise InputError(f"ckpt_path: there is no last.ckpt to resume from below {folder}")
+    return found[-1]
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that speaks, of several in one run."""
+    return rank_zero_only.rank == 0  # type: ignore[attr-defined]
+
+
+def resume_command(arguments: Sequence[str], checkpoint: str | Path) -> str:
+    """The command with another ``--ckpt_path``."""
+    kept = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == "--ckpt_path":
+            next(remaining, None)
+        elif not argument.startswith("--ckpt_path="):
+            kept.append(argument)
+    return shlex.join(["dvae", *kept, "--ckpt_path", str(checkpoint)])
+
+
+def _rewritten(arguments: Sequence[str]) -> list[str]:
+    """The arguments with classes where they are today, lists in brackets, and a file or a folder as the data set that reads it."""
+    result: list[str] = []
+    previous = ""
+    for argument in arguments:
+        flag, equals, value = argument.partition("=") if argument.startswith("--") else (previous, "", argument)
+        name = flag.removesuffix("+")
+        new = MOVED.get(value, value)
+        more: list[str] = []
+        if name == "--without" and value:
+            new = f"[{', '.join(names(value))}]"
+        if name == "--data" and value:
+            new, more = _data_class(value)
+        result += [f"{flag}{equals}{new}" if argument.startswith("--") else new, *more]
+        previous = argument if argument.startswith("--") and not equals else ""
+    return result
+
+
+def _data_class(source: str) -> tuple[str, list[str]]:
+    """The data module that reads a source, and the flags that tell it so; as in :func:`dvae.data.data_module`."""
+    path = Path(source)
+    if source == "bundled":
+        return "dvae.data.BinarizedMNIST", []
+    if path.is_dir() or (path.suffix == ".npz" and path.is_file() and holds_packed_mnist(path)):
+        return "dvae.data.BinarizedMNIST", ["--data.path", source]
+    if path.suffix == ".mat":
+        return "dvae.data.Omniglot", ["--data.path", source]
+    if path.suffix in (".npz", ".npy"):
+        return "dvae.data.ArrayData", ["--data.train", source]
+    return source, []
