@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -209,7 +209,7 @@ class GradientEstimator(Module, Generic[Q]):
         if self.differentiates and not self._derivative_checked and not torch.compiler.is_compiling():
             self._require_derivative(f, draw.b)
         draw = Draw(draw.noise, draw.z.detach(), draw.b, draw.value.detach().to(draw.z.dtype))
-        grad = self.gradient(f, q, draw, context)
+        grad = self.gradient(f, cast(Q, q), draw, context)
         expected = (*draw.value.shape, *q.logits.shape[-q.event_dim :])
         if grad.shape != expected:
             raise InputError(

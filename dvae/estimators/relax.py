@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -134,7 +135,7 @@ class RELAX(REBAR):
         eta: float = 1.0,
         *,
         black_box: bool = False,
-        network: nn.Module | dict | None = None,
+        network: nn.Module | dict[str, Any] | None = None,
         hidden: int = 200,
         depth: int = 2,
         weight_decay: float = 0.001,

@@ -82,7 +82,7 @@ class LAX(GradientEstimator[Gaussian]):
     def __init__(
         self,
         *,
-        network: nn.Module | dict | None = None,
+        network: nn.Module | dict[str, Any] | None = None,
         hidden: int = 200,
         depth: int = 2,
         weight_decay: float = 0.001,

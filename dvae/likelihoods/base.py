@@ -52,4 +52,4 @@ class Likelihood(Module):
         """Whether the distribution is normalised over values such as x's, so that the ELBO is a bound on log p(x)."""
         example = self(self.start(x.float().mean(0).clamp(self.low, self.high)))
         support = example.support
-        return bool(support.check(x.to(example.mean.dtype)).all())  # type: ignore[union-attr]
+        return bool(support.check(x.to(example.mean.dtype)).all())

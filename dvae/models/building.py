@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +16,7 @@ __all__ = ["linear_or_given", "require_at_least"]
 
 
 def linear_or_given(
-    given: nn.Module | Mapping | Sequence | None, name: str, inputs: Sequence[int], outputs: Sequence[int]
+    given: nn.Module | Mapping[str, Any] | Sequence[Any] | None, name: str, inputs: Sequence[int], outputs: Sequence[int]
 ) -> nn.ModuleList:
     """One network per stochastic layer: those given, of the right sizes, or affine maps.
 

@@ -73,11 +73,11 @@ class VAE(Module):
 
     def __init__(
         self,
-        estimator: GradientEstimator | dict | None = None,
-        encoder: nn.Module | dict | list | None = None,
-        decoder: nn.Module | dict | list | None = None,
-        prior: Prior | dict | None = None,
-        likelihood: Likelihood | dict | None = None,
+        estimator: GradientEstimator | dict[str, Any] | None = None,
+        encoder: nn.Module | dict[str, Any] | list[Any] | None = None,
+        decoder: nn.Module | dict[str, Any] | list[Any] | None = None,
+        prior: Prior | dict[str, Any] | None = None,
+        likelihood: Likelihood | dict[str, Any] | None = None,
         *,
         num_pixels: int = 784,
         num_latents: int = 200,
@@ -230,7 +230,8 @@ class VAE(Module):
 
         A layer's code is the mode of its distribution given the mode of the layer before.
         """
-        x, layers = self.flat_input(x), []
+        x = self.flat_input(x)
+        layers: list[Tensor] = []
         for index in range(self.num_layers):
             layers.append(self.infer(index, x, layers).mode())
         return torch.cat([self.latent.code(layer) for layer in layers], dim=-1)

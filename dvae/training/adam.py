@@ -6,8 +6,9 @@ r"""Adam as a pure function of tensors, which a compiled step holds and ``torch.
 
 Source: Kingma & Ba 2015; AdamW's decoupled decay: Loshchilov & Hutter 2019.
 
-PyTorch's own fused Adam after a compiled gradient makes the step 1.27 times as slow for REINFORCE and 1.17 times for RELAX at batch
-24 (1.08 at batch 100; medians of 15 turns of 200 steps on one thread): gradients and parameters would be read and written once more.
+PyTorch's own fused Adam after a compiled gradient makes the step 1.27 times as slow for REINFORCE and 1.17 times for RELAX at
+batch 24 (1.08 at batch 100; medians of 15 turns of 200 steps on one thread): gradients and parameters would be read and written
+once more.
 """
 
 from __future__ import annotations
@@ -30,25 +31,25 @@ def understands(optimizer: torch.optim.Optimizer) -> bool:
     return known and not any(group.get(option) for group in optimizer.param_groups for option in ("amsgrad", "maximize"))
 
 
-def settings(group: Mapping[str, Any], count: int, moves: bool) -> tuple[float, ...]:
+def settings(group: Mapping[str, Any], count: int, changes: bool) -> tuple[float, ...]:
     """What a step needs to know of a group of parameters.
 
     The rate and the factor on the root of the second moment, both with Adam's correction of the start; the weight decay with its
-    sign changed, and what a decoupled one leaves of the parameters; beta and 1 - beta of both moments; whether the group moves.
+    sign changed, and what a decoupled one leaves of the parameters; beta and 1 - beta of both moments; whether the group changes.
 
     They are numbers of the host's: inside a compiled loop over a tensor they would be computed again for every element.
 
     Arguments:
         group: of the optimizer's ``param_groups``.
         count: of this update of the group, from 1 on.
-        moves: whether the update is to change it.
+        changes: whether the update is to change it.
     """
     beta1, beta2 = group["betas"]
     lr, decay = float(group["lr"]), group["weight_decay"]
     decoupled = group.get("decoupled_weight_decay", False)
     rate, factor = lr / (1 - beta1**count), (1 - beta2**count) ** -0.5
     shrink, negative_decay = (1 - lr * decay, 0.0) if decoupled else (1.0, -decay)
-    return rate, factor, negative_decay, shrink, beta1, 1 - beta1, beta2, 1 - beta2, float(moves)
+    return rate, factor, negative_decay, shrink, beta1, 1 - beta1, beta2, 1 - beta2, float(changes)
 
 
 class Moved(NamedTuple):
@@ -69,8 +70,8 @@ def moved(old: Moved, gradient: Tensor, row: Tensor, keep: Tensor, eps: float) -
         keep: [], whether nothing is to change.
         eps: Adam's.
     """
-    rate, factor, negative_decay, shrink, beta1, rest1, beta2, rest2, moves = row.unbind()
-    stay = keep | (moves == 0)
+    rate, factor, negative_decay, shrink, beta1, rest1, beta2, rest2, changes = row.unbind()
+    stay = keep | (changes == 0)
     # A sum with a matrix product would be compiled into a product that starts from a copy of the other summand.
     gradient = gradient - negative_decay * old.parameters
     exp_avg = beta1 * old.exp_avg + rest1 * gradient

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, TQDMProgressBar
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from dvae.errors import InputError, Interrupted
@@ -22,6 +22,7 @@ from dvae.report.pictures import reconstruction_grid, sample_grid, save_picture
 from dvae.training import lightning
 from dvae.training.gradient_variance import log_gradient_variance
 from dvae.training.module import DiscreteVAE
+from dvae.training.run import Training
 from dvae.training.sweep import models_of
 
 __all__ = ["BestCheckpoint", "LastCheckpoint", "Pictures", "ProgressBar", "VarianceMonitor"]
@@ -42,15 +43,15 @@ class BestCheckpoint(ModelCheckpoint):
     A run that goes on in a folder of its own takes the best checkpoints so far along. Arguments: see ``ModelCheckpoint``.
     """
 
-    _fits = False
+    _is_training = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        self._fits = stage == "fit"
+        self._is_training = stage == "fit"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         paths = state_dict["best_k_models"]
-        if self._fits and self.dirpath is not None and all(os.path.isfile(path) for path in paths):
+        if self._is_training and self.dirpath is not None and all(os.path.isfile(path) for path in paths):
             moved = {path: os.path.join(self.dirpath, os.path.basename(path)) for path in paths}
             for path, new in moved.items():
                 _copy(path, new)
@@ -175,7 +176,7 @@ class LastCheckpoint(Checkpoint):
 class Pictures(pl.Callback):
     """After every validation, shows samples and reconstructions: to TensorBoard, and as PNG files in the run's folder.
 
-    Of replicas, the first.
+    Of replicas, the first that has not failed.
 
     Arguments:
         num_images: images in each picture.
@@ -189,21 +190,29 @@ class Pictures(pl.Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Lightning broadcasts the folder to all processes: one that does not ask leaves the others waiting.
         folder = trainer.log_dir
-        models = models_of(pl_module)
-        if trainer.sanity_checking or not trainer.is_global_zero or not models:
+        if trainer.sanity_checking or not isinstance(pl_module, Training):
             return
-        shape = getattr(trainer.datamodule, "image_shape", None)  # type: ignore[attr-defined]
-        generator = torch.Generator(pl_module.device).manual_seed(0)
-        pictures = {"samples": sample_grid(models[0], self.num_images, shape, generator)}
-        x = _validation_examples(trainer, models[0], self.num_images // 2)
-        if x is not None:
-            pictures["reconstructions"] = reconstruction_grid(models[0], x, shape, generator)
+        models = models_of(pl_module)
+        pictures = self._of(models[0], trainer) if models and (trainer.is_global_zero or pl_module.apart) else {}
+        if pl_module.apart:
+            pictures = next(filter(None, lightning.gathered(trainer, pictures)), {})
+        if not trainer.is_global_zero:
+            return
         for name, picture in pictures.items():
             for logger in trainer.loggers:
                 if isinstance(logger, pl.loggers.TensorBoardLogger):
                     logger.experiment.add_image(name, picture, trainer.global_step)
             if trainer.logger is not None and folder is not None:
                 save_picture(picture, Path(folder) / f"{name}.png")
+
+    def _of(self, model: DiscreteVAE, trainer: pl.Trainer) -> dict[str, Tensor]:
+        shape = getattr(trainer.datamodule, "image_shape", None)  # type: ignore[attr-defined]
+        generator = torch.Generator(model.device).manual_seed(0)
+        pictures = {"samples": sample_grid(model, self.num_images, shape, generator)}
+        x = _validation_examples(trainer, model, self.num_images // 2)
+        if x is not None:
+            pictures["reconstructions"] = reconstruction_grid(model, x, shape, generator)
+        return pictures
 
 
 class VarianceMonitor(pl.Callback):
@@ -221,15 +230,19 @@ class VarianceMonitor(pl.Callback):
         self.batch_size = batch_size
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        models = models_of(pl_module)
-        if trainer.sanity_checking or not models:
+        if trainer.sanity_checking or not isinstance(pl_module, Training):
             return
-        x = _validation_examples(trainer, models[0], self.batch_size)
+        models = models_of(pl_module)
+        x = _validation_examples(trainer, pl_module.models[0], self.batch_size)
         if x is None:
             return
         variances = [log_gradient_variance(model, x, self.num_draws) for model in models]
-        pl_module.log("val/log_variance_logits", fmean(own.logits for own in variances), sync_dist=True)
-        pl_module.log("val/log_variance_encoder", fmean(own.encoder for own in variances), sync_dist=True)
+        if pl_module.apart:
+            variances = [own for part in lightning.gathered(trainer, variances) for own in part]
+        if variances:
+            for name in ("logits", "encoder"):
+                mean = fmean(getattr(own, name) for own in variances)
+                pl_module.log(f"val/log_variance_{name}", mean, sync_dist=not pl_module.apart)
 
 
 def _validation_examples(trainer: pl.Trainer, model: DiscreteVAE, count: int) -> Tensor | None:

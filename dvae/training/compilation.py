@@ -8,7 +8,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pytorch_lightning.utilities.rank_zero import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
@@ -22,7 +22,7 @@ FAILURES = (TorchDynamoException, FailOnRecompileLimitHit)
 """What a call of a compiled function raises where it cannot be compiled, or not once more."""
 
 
-def compiled(function: Callable) -> Callable:
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function compiled whole, apart from all others made of the same code.
 
     What ``torch.compile`` makes of a function belongs to the function's code, and only so much may: the ninth model of one process

@@ -1,4 +1,4 @@
-"""All that the project knows of Lightning's private parts (2.6): its loops' counters, its connectors, its launcher's DDP wrapper.
+"""All that the project knows of Lightning's private parts (2.6): its loops' counters, its connectors, its ``ddp`` strategy.
 
 Several batches in one ``training_step``: how many, where the next one comes from, and what Lightning is told about them, so that
 steps, logs, validations and checkpoints are where they would be with one batch at a time.
@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_utilities.core.apply_func import apply_to_collection
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from pytorch_lightning.callbacks import ModelCheckpoint, ModelSummary, ProgressBar, Timer
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from pytorch_lightning.utilities.model_helpers import is_overridden
-from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch.utils.data import DataLoader, default_collate
 
 from dvae.data import TensorLoader
+from dvae.errors import InputError
 from dvae.training.adam import understands
 
 __all__ = [
@@ -27,7 +30,6 @@ __all__ = [
     "count_updates",
     "data_module_of",
     "done_batches",
-    "fits",
     "gathered",
     "is_attached",
     "largest_block",
@@ -35,6 +37,7 @@ __all__ = [
     "logs_now",
     "plain_cuda_check",
     "train_apart",
+    "updates_alone",
     "usual_batch_size",
     "validates_now",
 ]
@@ -205,7 +208,7 @@ def data_module_of(module: pl.LightningModule) -> Any:
 # What a step may do for itself
 
 
-def fits(trainer: pl.Trainer, optimizer: torch.optim.Optimizer, apart: bool = False) -> bool:
+def updates_alone(trainer: pl.Trainer, optimizer: torch.optim.Optimizer, apart: bool = False) -> bool:
     """Whether an update of this run is no more than a :class:`dvae.training.whole_step.WholeStep`.
 
     Not so with another optimizer than Adam, several processes that exchange gradients, scaled gradients, or anything that wants to
@@ -247,19 +250,50 @@ def plain_cuda_check(before: str | None = None, restore: bool = False) -> str | 
 # Several processes, each with models of its own
 
 
-def train_apart(trainer: pl.Trainer) -> None:
-    """Have the processes of Lightning's ``ddp`` launcher exchange neither parameters nor gradients; called before they are wrapped."""
-    strategy = trainer.strategy
-    if not isinstance(strategy, DDPStrategy):
-        return
-    strategy._ddp_kwargs |= {"init_sync": False, "broadcast_buffers": False}
-    trainer._accelerator_connector.use_distributed_sampler = False
+def train_apart(trainer: pl.Trainer, module: pl.LightningModule) -> Callable[[], None]:
+    """Have the processes of Lightning's ``ddp`` launcher share neither parameters, gradients nor the user's own loaders.
+
+    Arguments:
+        trainer: in the module's ``setup``, before anything is shared.
+        module: what is trained.
+
+    Returns:
+        what undoes it, for another module in the same trainer.
+
+    Raises:
+        InputError: the strategy is another one.
+    """
+    strategy: Any = trainer.strategy
+    if isinstance(strategy, SingleDeviceStrategy):
+        return lambda: None
+    if not isinstance(strategy, DDPStrategy) or isinstance(strategy, DeepSpeedStrategy):
+        raise InputError(f"replicas need the strategy auto or ddp, got {type(strategy).__name__}")
+    if trainer.world_size > 1 and strategy._start_method != "popen":
+        raise InputError(f"replicas need the strategy auto or ddp, got ddp_{strategy._start_method}")
+    connector = trainer._accelerator_connector
+    shared_sampler = connector.use_distributed_sampler
+    connector.use_distributed_sampler = False
+    # Training is not wrapped in DistributedDataParallel; in an evaluation, which never is, Lightning would copy the first process's
+    # tensors to all.
+    strategy.configure_ddp = lambda: None  # type: ignore[method-assign]
+    names = [name for name, _ in (*module.named_parameters(), *module.named_buffers())]
+    module._ddp_params_and_buffers_to_ignore = names  # type: ignore[assignment]
+    # It recommends the mean over processes for what is logged, which here is that of all models already.
+    warnings.filterwarnings("ignore", message="It is recommended to use `self.log.*sync_dist=True")
+
+    def undo() -> None:
+        connector.use_distributed_sampler = shared_sampler
+        del strategy.configure_ddp
+
+    return undo
 
 
 def gathered(trainer: pl.Trainer, value: Any) -> list[Any]:
-    """What each process gives, in their order, on all of them; without a copy where there is one."""
+    """What each process gives, in their order, on all of them, with tensors on the CPU; the value as it is where there is one."""
     if trainer.world_size == 1:
         return [value]
     everybody: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(everybody, value)
+    # A copy of each: with a tensor that is a part of a larger one, all of that would be sent and saved.
+    own = apply_to_collection(value, torch.Tensor, lambda tensor: tensor.detach().to("cpu", copy=True))
+    torch.distributed.all_gather_object(everybody, own)
     return everybody

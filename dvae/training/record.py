@@ -5,9 +5,9 @@
     class_path, data, seed, iteration, train_elbo    how to build it, where its noise stands, what was logged last
     running, num_running                             sums of what the iterations since the last log measured, by name
 
-and of several: ``data``, ``iteration``, ``running`` ([R] each), ``num_running``, and ``replicas``, for each model the entries that an
-ordinary checkpoint has of it, its hyper-parameters, ``setting`` and ``seed_offset``. Several processes with models of their own write
-one file: what one process would have written.
+and of several: ``data``, ``iteration``, ``running`` ([R] each), ``num_running``, and ``replicas``, for each model the entries that
+an ordinary checkpoint has of it, its hyper-parameters, ``setting`` and ``seed_offset``. Several processes with models of their own
+write one file: what one process would have written.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from dvae.errors import InputError
 from dvae.training import lightning
 
 if TYPE_CHECKING:
-    from dvae.training.module import DiscreteVAE, Training
+    from dvae.training.module import DiscreteVAE
+    from dvae.training.run import Training
     from dvae.training.sweep import Replicas
 
 __all__ = ["data_of", "extract", "load", "model_path", "num_replicas", "save", "settings_of", "train_elbo_of"]
@@ -70,7 +71,7 @@ def save(run: Training, checkpoint: dict[str, Any]) -> None:
         tally = run.tally = run.trainer.strategy.reduce(tally)
     running = {} if tally is None else {name: totals.clone() for name, totals in zip(names, tally.unbind(-1), strict=True)}
     entry: dict[str, Any] = {
-        "class_path": run.config["class_path"] if not several else public_path(type(run)),  # type: ignore[attr-defined]
+        "class_path": run.models[0].config["class_path"] if not several else public_path(type(run)),
         "data": getattr(lightning.data_module_of(run), "config", None),
         "iteration": run.iteration,
         "running": running,
@@ -192,7 +193,6 @@ def _part(checkpoint: dict[str, Any], share: range, count: int) -> dict[str, Any
     """The checkpoint of some of its ``count`` models, which are counted from 0 again."""
     record = checkpoint["dvae"]
     states = checkpoint.get("optimizer_states", [])
-    groups = [len(state["param_groups"]) for state in states]
     tensors = {}
     for name, tensor in checkpoint["state_dict"].items():
         prefix, index, rest = name.split(".", 2)
@@ -203,10 +203,7 @@ def _part(checkpoint: dict[str, Any], share: range, count: int) -> dict[str, Any
         "state_dict": tensors,
         "optimizer_states": [_part_of_optimizer(state, share, count) for state in states],
         "lr_schedulers": [
-            {
-                name: _slice(value, share, count) if isinstance(value, list) and len(value) in groups else value
-                for name, value in state.items()
-            }
+            {name: _slice(value, share, count) if _is_of_each_group(name, value) else value for name, value in state.items()}
             for state in checkpoint.get("lr_schedulers", [])
         ],
         "dvae": {
@@ -223,6 +220,11 @@ def _part_of_optimizer(state: dict[str, Any], share: range, count: int) -> dict[
     renamed = {old: new for new, old in enumerate(order)}
     own = {renamed[index]: state["state"][index] for index in order if index in state["state"]}
     return {"state": own, "param_groups": [{**group, "params": [renamed[i] for i in group["params"]]} for group in groups]}
+
+
+def _is_of_each_group(name: str, value: Any) -> bool:
+    """Whether an entry of a scheduler's state, such as ``base_lrs``, holds a value for each group of the optimizer."""
+    return isinstance(value, list) and ("lr" in name or "momentum" in name)
 
 
 def _slice(values: Sequence[Any], share: range, count: int) -> list[Any]:
@@ -275,9 +277,8 @@ _JOINED = ("state_dict", "optimizer_states", "lr_schedulers", "dvae")
 def _joined_state(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One optimizer's state, or one scheduler's, out of those of all processes."""
     if "param_groups" not in states[0]:
-        # A scheduler's lists hold a value for each group of parameters.
         return {
-            name: [value for state in states for value in state[name]] if isinstance(first, list) else first
+            name: [value for state in states for value in state[name]] if _is_of_each_group(name, first) else first
             for name, first in states[0].items()
         }
     moments: dict[int, Any] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,7 +17,8 @@ from dvae.errors import InputError, NonFiniteError
 from dvae.metrics import MeanWithError
 from dvae.training import lightning
 from dvae.training.compilation import NotCompilable
-from dvae.training.module import DiscreteVAE, Training
+from dvae.training.module import DiscreteVAE
+from dvae.training.run import Training
 
 __all__ = ["Replicas", "models_of", "replicate"]
 
@@ -30,14 +31,15 @@ class Replicas(Training):
 
     Replica r is, up to rounding, the model that a run of its own gives: it has its own initial weights, noise (``model.seed``),
     batches (those of the data module's ``seed`` + ``seed_offsets[r]``), optimizer state and learning rates. One step does
-    all: ``torch.vmap`` over stacked parameters (:class:`dvae.training.whole_step.WholeStep`). A replica whose loss turns non-finite stays
-    as it was before, is named, and is left out of the means.
+    all: ``torch.vmap`` over stacked parameters (:class:`dvae.training.whole_step.WholeStep`). A replica whose loss turns non-finite
+    stays as it was before, is named, and is left out of the means.
 
     Each training and validation metric is logged as its mean over replicas, with ``_std_error`` (standard deviation over the root
     of R), and for each replica, with ``/r``. A checkpoint holds all; ``dvae extract`` takes one out.
 
-    Under several processes (``strategy="ddp"``) each trains its share of the models and exchanges nothing but what is logged and
-    saved: the checkpoint is that of one process. In Python each process holds its own models alone after the run.
+    Under several processes (``strategy="ddp"``) each trains its share of the models, on the whole data set, and exchanges nothing
+    but what is logged and saved: both are, up to rounding, those of one process. In Python each process holds its own models alone
+    after the run. A shuffled loader of the user's own is in the same order everywhere if all processes are seeded alike.
 
     Arguments:
         models: R >= 2 of them, which may differ in tensors (initial temperatures, for example), ``lr``, ``phi_lr``,
@@ -48,7 +50,8 @@ class Replicas(Training):
 
     Raises:
         InputError: there are fewer than two, they differ in more, or they accumulate gradients; in training, if there are more
-            processes than models, another optimizer than Adam, scaled gradients, or a callback that wants to see gradients.
+            processes than models, another strategy than auto or ddp, another optimizer than Adam, scaled gradients, or a callback
+            that wants to see gradients.
     """
 
     def __init__(
@@ -64,7 +67,7 @@ class Replicas(Training):
             _require_alike(models[0], model, index)
         if models[0].accumulate_grad_batches > 1:
             raise InputError("accumulate_grad_batches must be 1 for replicas; a larger batch is the same")
-        self.models: Sequence[DiscreteVAE] = nn.ModuleList(models)  # type: ignore[assignment,misc]
+        self.models: Sequence[DiscreteVAE] = nn.ModuleList(models)  # type: ignore[assignment]
         self.seed_offsets = list(range(len(models)) if seed_offsets is None else seed_offsets)
         self.settings = [dict(own) for own in settings] if settings is not None else [{"seed": model.seed} for model in models]
         for name, given in {"settings": self.settings, "seed_offsets": self.seed_offsets}.items():
@@ -72,25 +75,42 @@ class Replicas(Training):
                 raise InputError(f"{name} must be as many as models, {len(models)}, got {len(given)}")
         self.all_settings = self.settings
         self.share = range(len(models))
+        self._undo: Callable[[], None] | None = None
 
     apart = True
 
     def setup(self, stage: str) -> None:
         """Under several processes, keep this one's share of the models."""
-        count, processes = len(self.all_settings), self.trainer.world_size
-        if processes == 1 or len(self.share) < count:
-            return
+        count, processes, rank = len(self.all_settings), self.trainer.world_size, self.trainer.global_rank
         if processes > count:
             raise InputError(f"replicas must be at least as many as processes, {processes}, got {count}")
-        lightning.train_apart(self.trainer)
-        rank = self.trainer.global_rank
-        self.share = range(rank * count // processes, (rank + 1) * count // processes)
-        self.models = nn.ModuleList([self.models[index] for index in self.share])  # type: ignore[assignment,misc]
-        self.settings = [self.all_settings[index] for index in self.share]
-        self.seed_offsets = [self.seed_offsets[index] for index in self.share]
-        for model in self.models:
-            # What another process measures is of another model.
-            model.val_elbo, model.val_bound = MeanWithError(sync_on_compute=False), MeanWithError(sync_on_compute=False)
+        share = range(rank * count // processes, (rank + 1) * count // processes)
+        if len(self.share) < count and self.share != share:
+            raise InputError(f"replicas must be made anew, got those that an earlier run left in this process, {list(self.share)}")
+        if self.share != share:
+            self.models = nn.ModuleList([self.models[index] for index in share])  # type: ignore[assignment]
+            self.settings = [self.all_settings[index] for index in share]
+            self.seed_offsets = [self.seed_offsets[index] for index in share]
+            self.share = share
+            for model in self.models:
+                # What another process measures is of another model.
+                model.val_elbo, model.val_bound = MeanWithError(sync_on_compute=False), MeanWithError(sync_on_compute=False)
+        self._undo = lightning.train_apart(self.trainer, self)
+
+    def teardown(self, stage: str) -> None:
+        if self._undo is not None:
+            self._undo()
+            self._undo = None
+
+    def on_train_start(self) -> None:
+        seeks_mean = not self.models[0].mean_is_set and getattr(self.trainer.datamodule, "mean", None) is None  # type: ignore[attr-defined]
+        before, after = self.share.start * seeks_mean, (len(self.all_settings) - self.share.stop) * seeks_mean
+        # The order of a loader of the user's own may depend on how often it was gone through: as often as in one process.
+        for _ in range(before):
+            self.models[0].mean_of_batches(self.trainer)
+        super().on_train_start()
+        for _ in range(after):
+            self.models[0].mean_of_batches(self.trainer)
 
     def label(self, index: int) -> str:
         return ", ".join(f"{name}={value}" for name, value in self.settings[index].items())
@@ -101,16 +121,15 @@ class Replicas(Training):
     def batches(self, batch: Any) -> Tensor:
         model, loader = self.models[0], self.trainer.train_dataloader
         if isinstance(loader, TensorLoader) and loader.several:
-            x = batch.to(model.mean.dtype)
-            return x if len(self.models) > 1 else x[0]
+            return batch.to(model.mean.dtype)
         x = super().batches(batch)
-        return x.expand(len(self.models), *x.shape) if len(self.models) > 1 else x
+        return x.expand(len(self.models), *x.shape)
 
     def _may_be_whole(self) -> bool:
         if not super()._may_be_whole():
             raise InputError(
-                "replicas are trained with Adam or AdamW, without scaled gradients and without callbacks that look at gradients; one "
-                "of these is otherwise"
+                "replicas are trained with Adam or AdamW, without scaled gradients and without callbacks that look at gradients; "
+                "one of these is otherwise"
             )
         return True
 

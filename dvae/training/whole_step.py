@@ -34,12 +34,14 @@ class WholeStep:
     of :data:`FAILURES` and has changed nothing; if a later one cannot, a warning says so, and steps run as they are from there on.
 
     Arguments:
-        models: R of them. If R > 1, their parameters, buffers and moments become views of stacked tensors.
+        models: R of them.
         optimizer: Adam or AdamW over the parameters of all of them; its settings may change between steps.
         x: a batch of one model, [B, num_pixels], to learn the metrics' names from.
         batch_size: the B of nearly all batches. One of another size, such as the last of an epoch, is too rare to compile code
             for, and runs as it is. With None there is code for every size.
         compile: whether the step is compiled.
+        stacked: whether parameters, buffers and moments become views of stacked tensors, with R in front; by default where R > 1.
+            One model alone then computes, to the last bit, what it does beside others.
 
     Attributes:
         names: what a step measures.
@@ -60,8 +62,9 @@ class WholeStep:
         batch_size: int | None = None,
         *,
         compile: bool = True,
+        stacked: bool | None = None,
     ) -> None:
-        template, several = models[0], len(models) > 1
+        template, several = models[0], len(models) > 1 if stacked is None else stacked
         self.optimizer = optimizer
         self.names = _metric_names(template, x)
         group_of = {id(p): index for index, group in enumerate(optimizer.param_groups) for p in group["params"]}
@@ -81,15 +84,15 @@ class WholeStep:
         ]
         self._counts = [[int(counters[0]) for counters in own] for own in self._counters]
         self._before = [(0, list(own)) for own in self._counts]
-        self._moves: list[bool] = []
+        self._theta_changes: list[bool] = []
         self._shape: torch.Size | None = None
 
         self._state = {
-            "parameters": _stacked(trained),
-            "fixed": _stacked(fixed),
-            "buffers": _stacked([dict(model.named_buffers()) for model in models]),
-            "exp_avg": _stacked_moments(moments, "exp_avg"),
-            "exp_avg_sq": _stacked_moments(moments, "exp_avg_sq"),
+            "parameters": _stacked(trained, several),
+            "fixed": _stacked(fixed, several),
+            "buffers": _stacked([dict(model.named_buffers()) for model in models], several),
+            "exp_avg": _stacked_moments(moments, "exp_avg", several),
+            "exp_avg_sq": _stacked_moments(moments, "exp_avg_sq", several),
         }
         shape, device = (len(models),) if several else (), template.mean.device
         self.tally = torch.zeros(*shape, len(self.names), dtype=template.mean.dtype, device=device)
@@ -127,16 +130,16 @@ class WholeStep:
         self._is_first = True
         self._kept = (self._state, self._records, self._settings, streams, self._clock)
 
-    def __call__(self, x: Tensor, iteration: int, move_theta: bool = True) -> None:
+    def __call__(self, x: Tensor, iteration: int, change_theta: bool = True) -> None:
         """One step.
 
         Arguments:
             x: a batch, [B, num_pixels]; of several models, [R, B, num_pixels].
             iteration: from 0 on; the step's noise is that of this iteration.
-            move_theta: whether theta is to change, or phi alone.
+            change_theta: whether theta is to change, or phi alone.
         """
-        self._moves.append(move_theta)
-        self._set(move_theta)
+        self._theta_changes.append(change_theta)
+        self._set(change_theta)
         if iteration != self._next_iteration:
             self._clock.fill_(iteration)
         self._next_iteration = iteration + 1
@@ -169,29 +172,29 @@ class WholeStep:
         done = [after - before for after, (before, _) in zip(steps, self._before, strict=True)]
         for index, own in enumerate(self._counters):
             before, counts = self._before[index]
-            moves = self._moves[: steps[index] - before]
+            changes = self._theta_changes[: steps[index] - before]
             for group, counters in enumerate(own):
-                self._counts[index][group] = counts[group] + (sum(moves) if self._is_theta[group] else len(moves))
+                self._counts[index][group] = counts[group] + (sum(changes) if self._is_theta[group] else len(changes))
                 for counter in counters:
                     counter.fill_(self._counts[index][group])
             self._before[index] = (steps[index], list(self._counts[index]))
-        self._moves, self._shape = [], None
+        self._theta_changes, self._shape = [], None
         return done
 
-    def _set(self, move_theta: bool) -> None:
+    def _set(self, change_theta: bool) -> None:
         """What an update needs to know of each group."""
         rows = []
         for own, counts in zip(self._groups, self._counts, strict=True):
             for group, index in enumerate(own):
-                moves = move_theta or not self._is_theta[group]
-                counts[group] += moves
-                rows.append(settings(self.optimizer.param_groups[index], max(1, counts[group]), moves))
+                changes = change_theta or not self._is_theta[group]
+                counts[group] += changes
+                rows.append(settings(self.optimizer.param_groups[index], max(1, counts[group]), changes))
         new = torch.tensor(rows, dtype=self._settings.dtype).reshape(self._settings.shape)
         # From pinned memory the copy to a GPU does not wait for what the GPU still has to do.
         self._settings.copy_(new.pin_memory() if self._settings.is_cuda else new, non_blocking=True)
 
 
-def _one_step(model: DiscreteVAE, names: Sequence[str], group: dict[str, int], adam: Any) -> Callable:
+def _one_step(model: DiscreteVAE, names: Sequence[str], group: dict[str, int], adam: Any) -> Callable[..., Any]:
     """A pure function from state, settings, where the noise comes from, and batch to the next state and records."""
     clip, eps = model.gradient_clip_norm, adam["eps"]
 
@@ -257,9 +260,9 @@ def _named(model: DiscreteVAE, wanted: Callable[[Tensor], bool]) -> Tensors:
     return {name: p for name, p in model.named_parameters() if wanted(p)}
 
 
-def _stacked(parts: Sequence[Tensors]) -> Tensors:
+def _stacked(parts: Sequence[Tensors], several: bool) -> Tensors:
     """A single model's tensors as they are; those of several stacked, and each model's own made a view of its part."""
-    if len(parts) == 1:
+    if not several:
         return {name: tensor.detach() for name, tensor in parts[0].items()}
     stacked = {name: torch.stack([part[name].detach() for part in parts]) for name in parts[0]}
     for index, part in enumerate(parts):
@@ -276,5 +279,5 @@ def _with_scalars(tensors: Mapping[str, Tensor], scalars: Sequence[str]) -> Tens
     return {name: tensor[0] if name in scalars else tensor for name, tensor in tensors.items()}
 
 
-def _stacked_moments(moments: Sequence[dict[str, Tensors]], key: str) -> Tensors:
-    return _stacked([{name: state[key] for name, state in own.items()} for own in moments])
+def _stacked_moments(moments: Sequence[dict[str, Tensors]], key: str, several: bool) -> Tensors:
+    return _stacked([{name: state[key] for name, state in own.items()} for own in moments], several)

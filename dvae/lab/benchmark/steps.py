@@ -99,17 +99,17 @@ def benchmark(
                 progress()
     rates: list[float] = []
     times: dict[Subject, list[float]] = {subject: [] for subject in subjects}
-    fits: dict[Subject, tuple[float, float]] = {}
+    through_trainer: dict[Subject, tuple[float, float]] = {}
     for repetition in range(repetitions):
         for subject in subjects:
             rates.append(matrix_rate(batch_size, device))
             times[subject].append(subject.run(steps))
             if repetition == repetitions // 2:
-                fits[subject] = subject.fit(3, max(1, steps // BLOCK) * BLOCK)
+                through_trainer[subject] = subject.fit(3, max(1, steps // BLOCK) * BLOCK)
             if progress is not None:
                 progress()
     rate = median(rates)
     return [
-        StepTime(s.name, s.mode(bare), *fits[s], s.flops, 1e3 * s.flops / rate, s.memory, len(s.models), batch_size)
+        StepTime(s.name, s.mode, median(bare), *through_trainer[s], s.flops, 1e3 * s.flops / rate, s.memory, len(s.models), batch_size)
         for s, bare in times.items()
     ]

@@ -77,9 +77,14 @@ class Certificate(NamedTuple):
         if not (self.declared_differentiates or self.takes_black_box):
             return "FAIL: differentiates f, declares that it does not"
         if self.passed:
-            return f"PASS: unbiased, largest |z| {self.max_z:.2f} under {self.threshold:g}"
+            return f"PASS: unbiased, no bias above {self.excluded_bias:.2g}%; largest |z| {self.max_z:.2f} under {self.threshold:g}"
         declared = " (as it declares)" if not self.declared_unbiased else ""
         return f"FAIL: biased{declared}, largest |z| {self.max_z:.2f}, threshold {self.threshold:g}"
+
+    @property
+    def excluded_bias(self) -> float:
+        """Relative bias in percent that so many draws would have shown on every problem: what was seen and two standard errors."""
+        return 100 * max(report.bias + 2 * report.bias_error for report in self.reports)
 
     @property
     def as_declared(self) -> bool:
