@@ -110,6 +110,8 @@ def benchmark(
                 progress()
     rate = median(rates)
     return [
-        StepTime(s.name, s.mode, median(bare), *through_trainer[s], s.flops, 1e3 * s.flops / rate, s.memory, len(s.models), batch_size)
+        StepTime(
+            s.name, s.mode, median(bare), *through_trainer[s], s.flops, 1e3 * s.flops / rate, s.memory, len(s.models), batch_size
+        )
         for s, bare in times.items()
     ]
