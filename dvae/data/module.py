@@ -198,12 +198,14 @@ class DataModule(Configurable, pl.LightningDataModule):
     def _loader(self, data: Tensor, batch_size: int, **options: bool) -> TensorLoader:
         if self.trainer is None:
             return TensorLoader(data, batch_size=batch_size, seed=self.seed, **options)
+        # Processes that train models of their own do not share the data out: each has all of them.
+        apart = getattr(self.trainer.lightning_module, "apart", False)
         return TensorLoader(
             data.to(self.trainer.strategy.root_device),
             batch_size=batch_size,
             seed=self.seed,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            rank=0 if apart else self.trainer.global_rank,
+            world_size=1 if apart else self.trainer.world_size,
             **options,
         )
 
