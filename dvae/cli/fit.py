@@ -24,7 +24,6 @@ from dvae.cli.help import Wide, readable
 from dvae.config import MOVED, class_paths
 from dvae.data.mnist import holds_packed_mnist
 from dvae.errors import InputError
-from dvae.latents import Bernoulli
 from dvae.training.checkpoints import Checkpoint, DurableCheckpointIO, find_checkpoint
 from dvae.training.module import DiscreteVAE
 from dvae.training.sweep import replicate
@@ -305,7 +304,7 @@ class _CLI(LightningCLI):
         kwargs["return_predictions"] = True
         batches = self.trainer.predict(**kwargs)
         codes = torch.cat([batch.cpu() for batch in batches or []]).numpy()
-        print(save_codes(codes, out, binary=issubclass(self.model.latent.family, Bernoulli)))
+        print(save_codes(codes, out, binary=self.model.latent.family.binary))
 
 
 def _newest(folder: Path) -> Path:

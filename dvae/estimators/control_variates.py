@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
+
+from dvae.latents import Latent
 
 __all__ = ["controlled", "weight_penalty"]
 
@@ -14,7 +14,7 @@ __all__ = ["controlled", "weight_penalty"]
 PAPER_BATCH_SIZE = 24
 
 
-def controlled(q: Any, b: Tensor, value: Tensor, control: Tensor, gradient: Tensor) -> Tensor:
+def controlled(q: Latent, b: Tensor, value: Tensor, control: Tensor, gradient: Tensor) -> Tensor:
     r"""The score-function estimator with a control variate c whose expectation has a known gradient, [K, B, D].
 
     .. math:: g = (f(b) - c) \nabla \log q(b) + \nabla E[c]

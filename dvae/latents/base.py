@@ -34,6 +34,8 @@ class Latent:
     """How many trailing dimensions of ``logits`` belong to one example."""
     sample_dim: ClassVar[int] = 1
     """How many trailing dimensions of a sample belong to one example."""
+    binary: ClassVar[bool] = False
+    """Whether a code is made of bits, eight of which are stored in a byte."""
     example_scale: ClassVar[float] = 1.0
     """Standard deviation of random logits, and of the parameters of a network that gives them, in :meth:`example` problems."""
 
@@ -255,7 +257,7 @@ class Spec:
             raise InputError(f"latent must be a class of dvae.latents, its name or an import path, got {latent!r}")
         return cls(latent, num_latents, num_classes)
 
-    def __call__(self, flat: Tensor) -> Any:
+    def __call__(self, flat: Tensor) -> Latent:
         """The distribution whose logits a network gave as one flat dimension, [*, B, num_logits]."""
         return self.family(flat if len(self.logits_shape) == 1 else flat.unflatten(-1, self.logits_shape))
 

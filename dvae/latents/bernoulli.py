@@ -39,6 +39,8 @@ class Bernoulli(Discrete):
         tensor(1.)
     """
 
+    binary = True
+
     @classmethod
     def shapes(cls, num_latents: int, num_classes: int | None = None) -> tuple[tuple[int, ...], tuple[int, ...]]:
         if num_classes is not None:

@@ -117,7 +117,7 @@ class VAE(Module):
 
     # The distributions
 
-    def infer(self, index: int, x: Tensor, below: Sequence[Tensor]) -> Any:
+    def infer(self, index: int, x: Tensor, below: Sequence[Tensor]) -> Latent:
         """q(b_index | ...): of x [B, num_pixels] for the first layer, else of the layer below, [*, B, D]."""
         features = x - self.mean if index == 0 else self.latent.features(below[index - 1])
         return self.latent(self.encoders[index](features))
@@ -127,7 +127,7 @@ class VAE(Module):
         above = [self.latent(self.decoders[i](self.latent.features(layers[i].sample))) for i in range(1, self.num_layers)]
         return [*above, self.prior()]
 
-    def encode(self, x: Tensor) -> Any:
+    def encode(self, x: Tensor) -> Latent:
         """q(b_1 | x), the distribution of the code of x, logits [B, D]."""
         return self.infer(0, self.check_input(x), [])
 
