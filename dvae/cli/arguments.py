@@ -84,8 +84,10 @@ def renamed(arguments: Sequence[str], new_names: Mapping[str, str]) -> list[str]
     return result
 
 
-def names(text: str) -> list[str]:
+def names(text: str | list[str]) -> list[str]:
     """A list as a shell gives it: ``LOO``, ``LOO,RELAX(coupled=False)`` or ``[LOO, RELAX]``; no comma in parentheses separates."""
+    if isinstance(text, list):  # jsonargparse hands in what it got from here
+        return text
     text = text.strip()
     if text.startswith("[") and text.endswith("]"):
         text = text[1:-1]
@@ -99,10 +101,10 @@ def names(text: str) -> list[str]:
     return [part.strip().strip("'\"") for part in parts if part.strip()]
 
 
-def numbers(text: str) -> list[float]:
+def numbers(text: str | list[float]) -> list[float]:
     """A list of numbers, as :func:`names`."""
     try:
-        return [float(part) for part in names(text)]
+        return text if isinstance(text, list) else [float(part) for part in names(text)]
     except ValueError:
         raise ValueError(f"expected numbers such as 0.45,0.499, got {text!r}") from None
 

@@ -8,7 +8,9 @@ from typing import Any
 from jsonargparse import Namespace
 from rich.progress import Progress
 
+from dvae import estimators
 from dvae.cli.arguments import Parser, renamed, write_json
+from dvae.cli.errors import did_you_mean
 from dvae.config import import_class
 from dvae.errors import InputError
 from dvae.estimators import CATALOGUE, GradientEstimator
@@ -36,8 +38,10 @@ def main(command: str, arguments: Sequence[str]) -> int:
 
 
 def _certify(args: Namespace) -> int:
-    path = args.estimator if "." in args.estimator else f"dvae.estimators.{args.estimator}"
-    cls = import_class(path, GradientEstimator, "estimator")
+    name = args.estimator
+    if "." not in name and name not in estimators.__all__:
+        raise InputError(f"estimator: there is no {name} in dvae.estimators{did_you_mean(name, CATALOGUE)}")
+    cls = import_class(name if "." in name else f"dvae.estimators.{name}", GradientEstimator, "estimator")
     try:
         estimator = cls(**(args.init_args or {}))
     except TypeError as error:

@@ -26,7 +26,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
 
     from dvae.lab.codes import encode
     from dvae.lab.evaluate import open_model
-        from dvae.training.checkpoints import find_checkpoint
+    from dvae.training.checkpoints import find_checkpoint
 
     path = find_checkpoint(args.checkpoint)
     model, module, _ = open_model(path, args.data, device=device_of(args.device), trust=args.trust, replica=args.replica)

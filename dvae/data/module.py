@@ -40,9 +40,9 @@ class DataModule(Configurable, pl.LightningDataModule):
     """Base of all data sets: a subclass writes ``read``, and hands the arguments below on.
 
     Example:
-        >>> class Coins(DataModule):
-        ...     def read(self) -> Splits:
-        ...         return Splits(train=np.eye(4), valid=np.eye(4))
+        >>> class Coins(dvae.data.DataModule):
+        ...     def read(self):
+        ...         return dvae.data.Splits(train=torch.eye(4), valid=torch.eye(4))
         >>> data = Coins(batch_size=2)
         >>> data.mean
         tensor([0.2500, 0.2500, 0.2500, 0.2500])
@@ -214,7 +214,7 @@ class ArrayData(DataModule):
     """Data of one's own: arrays, tensors or files.
 
     Example:
-        >>> data = ArrayData(np.eye(16), valid_fraction=0.25)
+        >>> data = dvae.data.ArrayData(torch.eye(16), valid_fraction=0.25)
         >>> data.split("valid").shape, data.image_shape
         (torch.Size([4, 16]), (1, 4, 4))
 
