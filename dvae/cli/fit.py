@@ -11,6 +11,7 @@ from typing import Any, Literal, NoReturn
 import pytorch_lightning as pl
 import torch
 from jsonargparse import ArgumentParser
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -24,7 +25,9 @@ from dvae.cli.help import Wide, readable
 from dvae.config import MOVED, class_paths
 from dvae.data.mnist import holds_packed_mnist
 from dvae.errors import InputError
-from dvae.training.checkpoints import Checkpoint, DurableCheckpointIO, find_checkpoint
+from dvae.training.callbacks import Pictures
+from dvae.training.checkpoints import Checkpoint as Saved
+from dvae.training.checkpoints import DurableCheckpointIO, find_checkpoint
 from dvae.training.module import DiscreteVAE
 from dvae.training.sweep import replicate
 
@@ -157,7 +160,7 @@ class _CLI(LightningCLI):
         self.pairs = configs.given(arguments)
         self.given = [key for key, _ in self.pairs]
         _Parser.settings = self.pairs
-        self.checkpoint: Checkpoint | None = None
+        self.checkpoint: Saved | None = None
         self.table: runs.MetricsTable | None = None
         super().__init__(*args, **kwargs)
 
@@ -270,8 +273,11 @@ class _CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config, trainer = self.config[self.command], self.config_init[self.command].trainer
+        off = runs.switched_off(trainer)
         if self.command != "fit":
-            kwargs["logger"] = False
+            # Nothing is trained that a checkpoint or a picture would be of.
+            kwargs |= {"logger": False, "enable_checkpointing": False}
+            off = [*off, Checkpoint, Pictures]
         else:
             self.table = self.table or runs.run_table(config.runs, config.name)
             kwargs["logger"] = runs.loggers_of(trainer.logger, self.table)
@@ -287,7 +293,7 @@ class _CLI(LightningCLI):
             kwargs["plugins"] = [*plugins, DurableCheckpointIO()]
         callbacks = trainer.callbacks or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-        trainer.callbacks = runs.callbacks_of(callbacks, config.without, runs.switched_off(trainer))
+        trainer.callbacks = runs.callbacks_of(callbacks, config.without, off)
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:

@@ -15,16 +15,17 @@ __all__ = ["labels", "print_table"]
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
-    """The shortest ends of paths that tell them apart, without the parts that runs have in common, such as ``version_0``."""
-    parts = [list(path.parts) for path in paths]
-    while all(len(own) > 1 for own in parts) and len({own[-1] for own in parts}) == 1 and _says_nothing(parts[0][-1]):
-        for own in parts:
+    """The shortest ends of paths that tell them apart, if possible without what all runs have, such as ``version_0``."""
+    runs = [list(path.parts) for path in paths]
+    for own in runs:
+        while len(own) > 1 and _says_nothing(own[-1]):
             del own[-1]
-    for length in range(1, max(map(len, parts), default=1) + 1):
-        ends = ["/".join(own[-length:]) for own in parts]
-        if len(set(ends)) == len(ends):
-            return ends
-    return ["/".join(own) for own in parts]
+    for parts in (runs, [list(path.parts) for path in paths]):
+        for length in range(1, max(map(len, parts), default=0) + 1):
+            ends = ["/".join(own[-length:]) for own in parts]
+            if len(set(ends)) == len(ends):
+                return ends
+    return [str(path) for path in paths]
 
 
 def _says_nothing(part: str) -> bool:

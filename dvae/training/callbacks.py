@@ -36,6 +36,11 @@ class ProgressBar(TQDMProgressBar):
     ) -> None:
         super().on_train_batch_end(trainer, pl_module, outputs, batch, lightning.done_batches(trainer))
 
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        # As text: of numbers the bar shows three digits, -1.44e+3.
+        metrics = super().get_metrics(trainer, pl_module)
+        return {name: f"{value:.2f}" if isinstance(value, float) else value for name, value in metrics.items()}
+
 
 class BestCheckpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint, which a resumed run does not make forget its best score.
@@ -174,7 +179,7 @@ class LastCheckpoint(Checkpoint):
 
 
 class Pictures(pl.Callback):
-    """After every validation, shows samples and reconstructions: to TensorBoard, and as PNG files in the run's folder.
+    """After every validation, shows samples and reconstructions to every logger that takes images, and in the run's folder as PNG.
 
     Of replicas, the first that has not failed.
 
@@ -200,8 +205,7 @@ class Pictures(pl.Callback):
             return
         for name, picture in pictures.items():
             for logger in trainer.loggers:
-                if isinstance(logger, pl.loggers.TensorBoardLogger):
-                    logger.experiment.add_image(name, picture, trainer.global_step)
+                _show(logger, name, picture, trainer.global_step)
             if trainer.logger is not None and folder is not None:
                 save_picture(picture, Path(folder) / f"{name}.png")
 
@@ -213,6 +217,21 @@ class Pictures(pl.Callback):
         if x is not None:
             pictures["reconstructions"] = reconstruction_grid(model, x, shape, generator)
         return pictures
+
+
+def _show(logger: Any, name: str, picture: Tensor, step: int) -> None:
+    """Hand a picture [C, H, W] to a logger, in its own way; nothing where it takes none."""
+    experiment = getattr(logger, "experiment", None)
+    if hasattr(experiment, "add_image"):  # TensorBoard
+        experiment.add_image(name, picture, step)
+        return
+    pixels = (picture.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    if hasattr(logger, "log_image"):  # Weights & Biases
+        logger.log_image(name, [pixels], step=step)
+    elif hasattr(experiment, "log_image") and hasattr(logger, "run_id"):  # MLflow
+        experiment.log_image(logger.run_id, pixels, artifact_file=f"{name}_{step}.png")
+    elif hasattr(experiment, "log_image"):  # Comet
+        experiment.log_image(pixels, name=name, step=step)
 
 
 class VarianceMonitor(pl.Callback):
