@@ -25,15 +25,15 @@ $(VENV)/.installed: pyproject.toml
 	@touch $@
 
 train: setup  ## train the main model (RELAX, L1) on the bundled data, evaluate it, draw pictures
-	$(BIN)/dvae fit --config configs/l1_relax.yaml --trainer.max_steps $(STEPS) --runs $(RUNS)
+	$(BIN)/dvae fit --config configs/model/l1.yaml --config configs/estimator/relax.yaml --trainer.max_steps $(STEPS) --runs $(RUNS)
 	$(BIN)/dvae evaluate $(RUNS)/l1_relax
 	$(BIN)/dvae sample $(RUNS)/l1_relax --out $(RUNS)/l1_relax/pictures
 	$(BIN)/dvae encode $(RUNS)/l1_relax --out $(RUNS)/l1_relax/codes.npz
 
 compare: setup  ## train MODELS x ESTIMATORS for STEPS steps (on another binarization with DATA=file.npz), and tabulate them
-	for name in $(COMPARED); do \
-	  $(BIN)/dvae fit --config configs/$$name.yaml --trainer.max_steps $(STEPS) --runs $(RUNS)/compare $(DATA_FLAG) || exit 1; \
-	done
+	for model in $(MODELS); do for estimator in $(ESTIMATORS); do \
+	  $(BIN)/dvae fit --config configs/model/$$model.yaml --config configs/estimator/$$estimator.yaml --trainer.max_steps $(STEPS) --runs $(RUNS)/compare $(DATA_FLAG) || exit 1; \
+	done; done
 	$(BIN)/dvae evaluate $(addprefix $(RUNS)/compare/,$(COMPARED))
 
 test: setup  ## run the tests

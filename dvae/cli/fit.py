@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
 import shlex
 from collections.abc import Sequence
@@ -22,7 +24,7 @@ from dvae.cli.arguments import flags_of, names, quiet_lightning, usage_sentence
 from dvae.cli.encode import save_codes
 from dvae.cli.errors import UsageError, first_line, told
 from dvae.cli.help import Wide, readable
-from dvae.config import MOVED, class_paths
+from dvae.config import MOVED, class_paths, import_class
 from dvae.data.mnist import holds_packed_mnist
 from dvae.errors import InputError
 from dvae.training.callbacks import Pictures
@@ -53,6 +55,11 @@ _TEXTS = {
     "Run inference on your data. This will call the model forward function to compute predictions. Useful to": "checkpoint",
 }
 
+_DEFAULTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "model": ("dvae.DiscreteVAE", {"steps_per_execution": 50}),
+    "data": ("dvae.data.BinarizedMNIST", {}),
+}
+
 _OWN = ("dvae.", "torch.", "pytorch_lightning.")
 
 
@@ -60,12 +67,15 @@ def main(command: str, arguments: Sequence[str]) -> int:
     """Build a trainer, a model and data from the arguments, and run the command."""
     quiet_lightning()
     rewritten = _rewritten(arguments)
+    keys = {key for key, _ in configs.given(rewritten)}
+    if "model.estimator" not in keys and "ckpt_path" not in keys and any(key.startswith("model.estimator.") for key in keys):
+        rewritten = ["--model.estimator", "dvae.estimators.RELAX", *rewritten]  # arguments alone are those of the default
     cli = _CLI(
         command,
         rewritten,
         DiscreteVAE,
         pl.LightningDataModule,
-        args=[command, *rewritten],
+        args=[command, "--config", _base_for(rewritten), *rewritten],
         parser_class=_Parser,
         subclass_mode_model=True,
         subclass_mode_data=True,
@@ -74,7 +84,6 @@ def main(command: str, arguments: Sequence[str]) -> int:
             "prog": "dvae",
             "parser_mode": configs.MODE,
             command: {
-                "default_config_files": [str(runs.base_config())],
                 "parser_mode": configs.MODE,
                 "description": _DESCRIPTIONS[command],
             },
@@ -86,6 +95,19 @@ def main(command: str, arguments: Sequence[str]) -> int:
     if command == "fit" and cli.trainer.is_global_zero:
         _say_what_was_done(cli.trainer, folder)
     return 0
+
+
+def _base_for(arguments: Sequence[str]) -> str:
+    """The base config, with the classes of model and data that are asked for.
+
+    As a config like others and with the right classes from the start: in the parser's defaults, or before another class, it would
+    bring along the defaults of its own classes' arguments, which jsonargparse (4.53) keeps.
+    """
+    base = check_yaml(runs.base_config())
+    for key, value in configs.given(arguments):
+        if key in ("model", "data") and isinstance(value, str):
+            base[key]["class_path"] = value
+    return json.dumps(base)
 
 
 def _say_what_was_done(trainer: pl.Trainer, folder: str | None) -> None:
@@ -132,7 +154,7 @@ def _with_the_defaults_classes(text: str) -> str:
             continue
         parser = ArgumentParser(formatter_class=Wide, add_help=False)
         added = parser.add_class_arguments(cls, key, fail_untyped=False)  # a group of flags
-        parser.set_defaults({f"{key}.{name}": value for name, value in _base(key).items() if f"{key}.{name}" in added})
+        parser.set_defaults({f"{key}.{name}": value for name, value in _DEFAULTS[key][1].items() if f"{key}.{name}" in added})
         page = parser.format_help()
         entries = [line for line in page.splitlines() if line.startswith(f"  --{key}.") and "coder.help" not in line]
         lines = text.splitlines()
@@ -142,11 +164,13 @@ def _with_the_defaults_classes(text: str) -> str:
     return text
 
 
-def _base(key: str) -> dict[str, Any]:
-    from dvae.config import check_yaml
-
-    found = check_yaml(runs.base_config()).get(key, {})
-    return {name: value for name, value in found.get("init_args", {}).items() if not isinstance(value, dict)}
+def _takes(path: str, argument: str) -> bool:
+    """Whether a class has an argument; not so where there is no such class, which the parser will find."""
+    try:
+        parameters = inspect.signature(import_class(path, object, "class")).parameters
+    except InputError:
+        return False
+    return argument in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
 
 
 class _CLI(LightningCLI):
@@ -182,6 +206,14 @@ class _CLI(LightningCLI):
         parser.add_argument("--seed_everything", type=bool | int, default=self.seed_everything_default, help=text)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        # Defaults of the class that is asked for: a class that takes the place of another in a config keeps the other's arguments,
+        # its defaults too, where it has arguments of the same names.
+        asked = dict(self.pairs)
+        for key, (default, arguments) in _DEFAULTS.items():
+            value = asked.get(key)
+            path = value if isinstance(value, str) and "." in value else default
+            init_args = {name: argument for name, argument in arguments.items() if _takes(path, name)}
+            parser.set_defaults({key: {"class_path": path, "init_args": init_args}})
         parser.add_argument("--runs", type=str, default="runs", help="folder that holds all runs")
         text = "name of the run, by default of its configs, such as l1_relax; each gets a new RUNS/NAME/version_K"
         parser.add_argument("--name", type=str | None, default=None, help=text)

@@ -113,8 +113,11 @@ _ABSENT = object()
 def _value(config: Any, path: Sequence[str]) -> Any:
     """An argument below a config, of a class without its arguments; where it is not recorded, the class's default."""
     for name in path:
-        if not isinstance(config, Mapping) or "class_path" not in config:
+        if not isinstance(config, Mapping):
             return _ABSENT
+        if "class_path" not in config:  # arguments alone, of the checkpoint's class
+            config = config.get(name, _ABSENT)
+            continue
         arguments = config.get("init_args") or {}
         if name in arguments:
             config = arguments[name]
@@ -129,7 +132,7 @@ def _value(config: Any, path: Sequence[str]) -> Any:
 def _require_equal(checkpoint: Checkpoint, name: str, saved: Any, asked: Any) -> None:
     if saved is _ABSENT or asked is _ABSENT:
         return  # an argument below a class that differs is told with the class
-    if _plain(saved) != _plain(asked):
+    if _plain(saved) != _plain(asked) and str(_plain(saved)) != str(_plain(asked)):
         raise _other(checkpoint, f"model.{name}", _plain(saved), _plain(asked))
 
 
