@@ -28,7 +28,7 @@ class ConfigFile(ActionConfigFile):
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         path = find_config(values)
-        if Path(path).is_file():
+        if not _is_text(path):
             check_yaml(path)
         super().__call__(parser, cfg, path, option_string)
 
@@ -39,7 +39,7 @@ def find_config(name: str) -> str:
     Raises:
         InputError: there is none.
     """
-    if Path(name).is_file() or any(letter in name for letter in "{\n"):
+    if _is_text(name) or Path(name).is_file():
         return name
     folder = bundled_folder("configs")
     tail = name.removeprefix("configs/").removesuffix(".yaml")
@@ -51,9 +51,14 @@ def find_config(name: str) -> str:
     raise InputError(f"config {name} does not exist, and the package has {', '.join(known)}{hint}")
 
 
+def _is_text(config: str) -> bool:
+    """Whether a config is given as it is, and not as a file."""
+    return "{" in config or "\n" in config
+
+
 def run_name(arguments: Sequence[str]) -> str:
     """What a run is called after the configs that it is made of."""
-    return "_".join(Path(path).stem for path in _configs(arguments) if Path(path).is_file()) or "run"
+    return "_".join(Path(path).stem for path in _configs(arguments) if not _is_text(path)) or "run"
 
 
 def given(arguments: Sequence[str]) -> list[tuple[str, Any]]:
@@ -62,7 +67,7 @@ def given(arguments: Sequence[str]) -> list[tuple[str, Any]]:
     for flag, value in _flags(arguments):
         if flag in ("config", "c"):
             path = find_config(value or "")
-            pairs += _flat(current(check_yaml(path) if Path(path).is_file() else check_yaml_text(path, "config")))
+            pairs += _flat(current(check_yaml_text(path, "config") if _is_text(path) else check_yaml(path)))
         else:
             pairs.append((flag.replace(".init_args.", ".").removesuffix(".class_path"), value))
     return pairs

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import shlex
 from collections.abc import Sequence
@@ -75,7 +74,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
         rewritten,
         DiscreteVAE,
         pl.LightningDataModule,
-        args=[command, "--config", _base_for(rewritten), *rewritten],
+        args=[command, *rewritten],
         parser_class=_Parser,
         subclass_mode_model=True,
         subclass_mode_data=True,
@@ -84,6 +83,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
             "prog": "dvae",
             "parser_mode": configs.MODE,
             command: {
+                "default_config_files": [str(runs.base_config())],
                 "parser_mode": configs.MODE,
                 "description": _DESCRIPTIONS[command],
             },
@@ -95,19 +95,6 @@ def main(command: str, arguments: Sequence[str]) -> int:
     if command == "fit" and cli.trainer.is_global_zero:
         _say_what_was_done(cli.trainer, folder)
     return 0
-
-
-def _base_for(arguments: Sequence[str]) -> str:
-    """The base config, with the classes of model and data that are asked for.
-
-    As a config like others and with the right classes from the start: in the parser's defaults, or before another class, it would
-    bring along the defaults of its own classes' arguments, which jsonargparse (4.53) keeps.
-    """
-    base = check_yaml(runs.base_config())
-    for key, value in configs.given(arguments):
-        if key in ("model", "data") and isinstance(value, str):
-            base[key]["class_path"] = value
-    return json.dumps(base)
 
 
 def _say_what_was_done(trainer: pl.Trainer, folder: str | None) -> None:
