@@ -98,6 +98,8 @@ def _unknown_class(key: str, value: str, base: type, classes: dict[str, type]) -
             name = value.rsplit(".", 1)[1]
             return f"{error}{did_you_mean(name, known)}" if value.startswith("dvae.") else str(error)
         return None
+    if not known:
+        return f"--{key}: there is no {value} in {package}; another class needs its import path, such as my_module.{value}"
     return f"--{key}: there is no {value} among {', '.join(known)}{did_you_mean(value, known)}"
 
 
