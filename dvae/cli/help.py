@@ -38,7 +38,7 @@ def readable(text: str, brief: str = "", replaced: Mapping[str, str] | None = No
     for line in text.splitlines():
         if line.startswith("usage: "):
             lines += [_usage(line)]
-        elif entry := re.match(r"  (-\S.*?|\S+)(?:  +(.*))?$", line):
+        elif (entry := re.match(r"  (-\S.*?|\S+)(?:  +(.*))?$", line)) and not entry[1].startswith("['"):
             flag = _flag(entry[1])
             is_brief = bool(brief) and flag.startswith(brief)
             if is_brief and ".help" in flag:
@@ -47,7 +47,7 @@ def readable(text: str, brief: str = "", replaced: Mapping[str, str] | None = No
             lines += _entry(flag, plain(description, 1 if is_brief else 2), width)
         elif title := re.match(r"(\S.*):$", line):
             lines += [f"{(replaced or {}).get(title[1]) or plain(title[1])}:"]
-        elif not line.startswith(("default config file locations", "[")):
+        elif not line.strip().startswith(("default config file locations", "['")):
             lines += textwrap.wrap(line, width) or [""]
     return re.sub(r"\n\n\n+", "\n\n", "\n".join(lines)) + "\n"
 
@@ -98,15 +98,15 @@ def _classes(facts: str) -> str:
 
 def _usage(line: str) -> str:
     flags = re.compile(r"\[-[^\[\]]*(?:\[[^\[\]]*\][^\[\]]*)*\] ?")
-    program, rest = line.removeprefix("usage: "), ""
+    program, rest = line.removeprefix("usage: ").replace(" [options]", ""), ""
     if " [" in program:
         program, rest = program.split(" [", 1)
         rest = flags.sub("", f"[{rest}").strip()
-    return " ".join(part for part in ("usage:", program.replace(" [options]", ""), rest, "[FLAG ...]") if part)
+    return " ".join(part for part in ("usage:", program, rest, "[FLAG ...]") if part)
 
 
 def _entry(flag: str, text: str, width: int) -> list[str]:
     wrapped = textwrap.wrap(text, width - _INDENT) or [""]
     first = f"  {flag}"
-    lines = [f"{first:<{_INDENT - 1}} {wrapped[0]}"] if len(first) < _INDENT else [first, " " * _INDENT + wrapped[0]]
+    lines = [f"{first:<{_INDENT - 1}} {wrapped[0]}"] if len(first) < _INDENT - 1 else [first, " " * _INDENT + wrapped[0]]
     return [line.rstrip() for line in (*lines, *(" " * _INDENT + more for more in wrapped[1:]))]

@@ -1,0 +1,91 @@
+"""Curves are those of metrics.csv: of replicas, sweeps and resumed runs."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from dvae.cli import main
+from dvae.report.curves import Curve, plot_training, read_curves
+from dvae.report.tables import labels
+
+
+def write(folder, rows, **config):
+    folder.mkdir(parents=True)
+    names = sorted({name for row in rows for name in row})
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, names)
+        table.writeheader()
+        table.writerows(rows)
+    (folder / "config.yaml").write_text("".join(f"{name}: {value}\n" for name, value in config.items()))
+    return folder
+
+
+def elbo(*values):
+    return {f"train/elbo/{index}": value for index, value in enumerate(values)}
+
+
+def test_replicas_have_a_spread_and_a_sweep_a_curve_for_each_setting(tmp_path):
+    rows = [
+        {
+            "step": 9,
+            "seconds": 1.5,
+            "train/elbo": -9,
+            "train/elbo/0": -10,
+            "train/elbo/1": -8,
+            "train/elbo/2": -4,
+            "train/elbo/3": -4,
+        },
+        {"step": 19, "seconds": 2.5, "val/elbo": -5},
+        {"step": 19, "seconds": 2.75, "train/elbo": -9, "train/elbo/0": -6, "train/elbo/2": -2, "train/elbo/3": -4},
+    ]
+    write(tmp_path / "version_0", rows, replicas=2, sweep="{lr: [0.1, 0.2]}")
+    curves = read_curves(tmp_path)
+    assert list(curves) == ["lr=0.1", "lr=0.2"]
+    assert curves["lr=0.1"] == Curve([9, 19], [1.5, 2.75], [-9.0, -6.0], [pytest.approx(2**0.5), 0.0])
+    assert curves["lr=0.2"].elbo == [-4.0, -3.0]
+
+
+def test_a_resumed_run_is_drawn_whole(tmp_path):
+    first = [{"step": step, "seconds": step / 10, "train/elbo": -step} for step in (10, 20, 30)]
+    second = [{"step": step, "seconds": 1 + step / 10, "train/elbo": -step} for step in (20, 30, 40)]
+    write(tmp_path / "version_0", first)
+    write(tmp_path / "version_1", second, ckpt_path="elsewhere/version_0/checkpoints/last.ckpt")
+    curve = read_curves(tmp_path)[""]
+    assert curve.steps == [10, 20, 30, 40]
+    assert curve.seconds == [1.0, 4.0, 5.0, 6.0]
+
+
+def test_a_short_runs_line_is_not_cut_off(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    figures = []
+    monkeypatch.setattr("dvae.report.curves.save_figure", lambda figure, path: figures.append(figure) or path)
+    short = Curve(list(range(10)), list(map(float, range(10))), [-400.0 + 20 * k for k in range(10)], [0.0] * 10)
+    long = Curve(list(range(600)), list(map(float, range(600))), [-110.0 - 500 * 0.8**k for k in range(600)], [1.0] * 600)
+    plot_training({"short": short, "long": long}, tmp_path / "x.png")
+    (figure,) = figures
+    assert isinstance(figure, Figure)
+    bottom, top = figure.axes[0].get_ylim()
+    assert bottom < -400
+    assert top > -109
+    assert len(figure.axes[0].collections) == 1  # the band
+
+
+def test_curves_need_a_run(refused, tmp_path):
+    assert "must be a folder in which dvae fit logged train/elbo" in refused("curves", str(tmp_path))
+
+
+def test_curves_of_a_run(fit, folder, capsys):
+    assert fit("--name=r", "--replicas=2", steps=30) == 0
+    capsys.readouterr()
+    assert main(["curves", "runs/r", "--levels={published: -5}"]) == 0
+    assert "│ r │    30 │" in capsys.readouterr().out
+    assert Path("curves.png").stat().st_size > 5000
+
+
+def test_labels_tell_runs_apart():
+    best = "version_0/checkpoints/best.ckpt"
+    assert labels([Path(f"runs/a/{best}"), Path(f"runs/compare/b/version_3/{best}")]) == ["a", "b"]
+    assert labels([Path(f"one/runs/a/{best}"), Path(f"two/runs/a/{best}")]) == ["one/runs/a", "two/runs/a"]
+    assert labels([Path(f"runs/a/{best}"), Path("runs/a/version_0/checkpoints/last.ckpt")]) == ["best.ckpt", "last.ckpt"]
