@@ -16,7 +16,14 @@ import pytorch_lightning as pl
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 from lightning_utilities.core.rank_zero import rank_zero_warn
-from pytorch_lightning.callbacks import ModelCheckpoint, ModelSummary, ProgressBar, Timer
+from pytorch_lightning.callbacks import (
+    ModelCheckpoint,
+    ModelSummary,
+    ProgressBar,
+    StochasticWeightAveraging,
+    Timer,
+    WeightAveraging,
+)
 from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader, default_collate
@@ -250,6 +257,9 @@ def plain_cuda_check(before: str | None = None, restore: bool = False) -> str | 
 # Several processes, each with models of its own
 
 
+_AVERAGING = (StochasticWeightAveraging, WeightAveraging)
+
+
 def train_apart(trainer: pl.Trainer, module: pl.LightningModule) -> Callable[[], None]:
     """Have the processes of Lightning's ``ddp`` launcher share neither parameters, gradients nor the user's own loaders.
 
@@ -261,7 +271,7 @@ def train_apart(trainer: pl.Trainer, module: pl.LightningModule) -> Callable[[],
         what undoes it, for another module in the same trainer.
 
     Raises:
-        InputError: the strategy is another one.
+        InputError: the strategy is another one, or a callback does not go together with it.
     """
     strategy: Any = trainer.strategy
     if isinstance(strategy, SingleDeviceStrategy):
@@ -270,6 +280,9 @@ def train_apart(trainer: pl.Trainer, module: pl.LightningModule) -> Callable[[],
         raise InputError(f"replicas need the strategy auto or ddp, got {type(strategy).__name__}")
     if trainer.world_size > 1 and strategy._start_method != "popen":
         raise InputError(f"replicas need the strategy auto or ddp, got ddp_{strategy._start_method}")
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    if trainer.world_size > 1 and any(isinstance(callback, _AVERAGING) for callback in callbacks):
+        raise InputError("replicas on several processes cannot have their weights averaged by a callback: it copies those of all")
     connector = trainer._accelerator_connector
     shared_sampler = connector.use_distributed_sampler
     connector.use_distributed_sampler = False

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dvae.config import instantiate
 from dvae.data import DataModule
-from dvae.errors import NonFiniteError
+from dvae.errors import InputError, NonFiniteError
 from dvae.training import lightning, record
 from dvae.training.compilation import FAILURES, NotCompilable
 from dvae.training.whole_step import WholeStep
@@ -260,13 +260,29 @@ class Training(pl.LightningModule):
 
 
 def joint_optimizer(models: Sequence[DiscreteVAE]) -> torch.optim.Optimizer:
-    """One optimizer over the groups of each model's own, of the class that the first one names; Adam by default."""
+    """One optimizer over the groups of each model's own, of the class that the first one names; Adam by default.
+
+    Raises:
+        InputError: the class does not exist or does not take its arguments, sets what each group has of its own, or wants to
+            compute the loss itself.
+    """
     groups, first = [group for model in models for group in model.parameter_groups()], models[0]
     if first.optimizer is None:
         return torch.optim.Adam(groups, betas=first.betas, eps=first.eps, fused=True)
     given = first.optimizer.get("init_args") or {}
+    for name in ("lr", "weight_decay"):
+        if name in given:
+            raise InputError(f"optimizer must not set {name}, which is the model's own argument, got {given[name]!r}")
     known = {name: value for name, value in (("betas", first.betas), ("eps", first.eps)) if name not in given}
-    return instantiate(first.optimizer, torch.optim.Optimizer, "optimizer", optional=known, params=groups)
+    try:
+        optimizer = instantiate(first.optimizer, torch.optim.Optimizer, "optimizer", optional=known, params=groups)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:  # PyTorch's, about a value
+        raise InputError(f"optimizer: {first.optimizer['class_path']} cannot be built: {error}") from None
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise InputError("optimizer must take one gradient a step, got torch.optim.LBFGS, which asks for several")
+    return optimizer
 
 
 def _culprits(metrics: Mapping[str, Tensor]) -> str:

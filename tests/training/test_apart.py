@@ -10,6 +10,7 @@ import apart
 import pytest
 import torch
 from processes import ROOT, assert_identical, assert_same_run, finish, fit_arguments, newest, start
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy
 
 from dvae.cli import main
@@ -129,9 +130,13 @@ def test_replicas_that_fail_are_named_wherever_they_are(runs):
 # Told in a sentence -----------------------------------------------------------------------------------------------------------
 
 
-def set_up(strategy, processes, rank=0):
-    replicas = apart.two()
-    replicas._trainer = SimpleNamespace(world_size=processes, global_rank=rank, strategy=strategy)
+def set_up(strategy, processes, *callbacks, rank=0, replicas=None):
+    """Replicas as one of several processes has them, without these."""
+    replicas = replicas or apart.two()
+    connector = SimpleNamespace(use_distributed_sampler=True)
+    replicas._trainer = SimpleNamespace(
+        world_size=processes, global_rank=rank, strategy=strategy, callbacks=callbacks, _accelerator_connector=connector
+    )
     replicas.setup("fit")
     return replicas
 
@@ -143,22 +148,21 @@ def test_what_processes_cannot_do_is_told():
         set_up(FSDPStrategy(), 2)
     with pytest.raises(InputError, match="replicas need the strategy auto or ddp, got ddp_spawn"):
         set_up(DDPStrategy(start_method="spawn"), 2)
-    assert len(set_up(SingleDeviceStrategy("cpu"), 1).models) == 2
+    with pytest.raises(InputError, match="replicas on several processes cannot have their weights averaged by a callback"):
+        set_up(DDPStrategy(), 2, WeightAveraging())
+    assert len(set_up(SingleDeviceStrategy("cpu"), 1, WeightAveraging()).models) == 2
 
 
 def test_replicas_that_a_run_on_several_processes_left_are_not_taken_for_all():
-    connector = SimpleNamespace(use_distributed_sampler=True)
-    replicas = apart.two()
-    replicas._trainer = SimpleNamespace(world_size=2, global_rank=1, strategy=DDPStrategy(), _accelerator_connector=connector)
-    replicas.setup("fit")
-    assert (len(replicas.models), replicas.global_index(0), connector.use_distributed_sampler) == (1, 1, False)
+    replicas = set_up(DDPStrategy(), 2, rank=1)
+    trainer = replicas.trainer
+    assert (len(replicas.models), replicas.global_index(0), trainer._accelerator_connector.use_distributed_sampler) == (1, 1, False)
     replicas.teardown("fit")
-    assert connector.use_distributed_sampler
-    assert "configure_ddp" not in vars(replicas._trainer.strategy)
-    replicas.setup("fit")  # again on as many processes
-    replicas._trainer = SimpleNamespace(world_size=1, global_rank=0, strategy=SingleDeviceStrategy("cpu"))
+    assert trainer._accelerator_connector.use_distributed_sampler
+    assert "configure_ddp" not in vars(trainer.strategy)
+    set_up(DDPStrategy(), 2, rank=1, replicas=replicas)  # again on as many processes
     with pytest.raises(InputError, match=r"replicas must be made anew, got those that an earlier run left in this process, \[1\]"):
-        replicas.setup("fit")
+        set_up(SingleDeviceStrategy("cpu"), 1, replicas=replicas)
 
 
 # From the shell ---------------------------------------------------------------------------------------------------------------
