@@ -1,6 +1,7 @@
-"""Every command and every program of the README, run as printed."""
+"""Every command and every program of the README and of the guide, the packages' docstrings, run as printed."""
 
-import itertools
+import importlib
+import pkgutil
 import re
 import runpy
 import shlex
@@ -9,12 +10,25 @@ from pathlib import Path
 
 import pytest
 
+import dvae
 from dvae.cli import main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PROGRAMS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-COMMANDS = [block.strip().splitlines() for block in re.findall(r"```bash\n(dvae .*?)```", README, flags=re.DOTALL)]
+CHAPTERS = ["dvae", *(module.name for module in pkgutil.walk_packages(dvae.__path__, "dvae.") if module.ispkg)]
+GUIDE = "\n\n".join(importlib.import_module(name).__doc__ or "" for name in CHAPTERS)
+
+
+def programs(text):
+    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+
+
+def commands(text):
+    blocks = re.findall(r"```bash\n(dvae .*?)```", text, flags=re.DOTALL)
+    return [command for block in blocks for command in block.replace("\\\n", "").strip().splitlines()]
+
+
+PROGRAMS = programs(README) + programs(GUIDE)
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +54,12 @@ def test_commands_run_one_after_the_other(folder, monkeypatch):
     """In one test, because later ones read what earlier ones left, and tests of one file may run in several processes."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for command in itertools.chain.from_iterable(COMMANDS):
+    for command in commands(README) + commands(GUIDE):
         assert main(shlex.split(command)[1:]) == 0, command
 
 
 def test_extension_recipes_are_short():
-    recipes = [program for program in PROGRAMS if program.startswith("# my_")]
+    recipes = [program for program in programs(README) if program.startswith("# my_")]
     assert len(recipes) == 4
     assert max(len(recipe.splitlines()) for recipe in recipes) < 30
 
@@ -59,7 +73,8 @@ def test_table_of_estimators_is_the_commands(capsys):
 
 def test_make_targets_of_the_readme_exist():
     makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.findall(r"`make ([a-z-]+)`", README)) | set(re.findall(r"^make ([a-z-]+)$", README, flags=re.MULTILINE))
+    text = README + GUIDE
+    targets = set(re.findall(r"`make ([a-z-]+)[`\s]", text)) | set(re.findall(r"^make ([a-z-]+)$", text, flags=re.MULTILINE))
     assert {"train", "test", "lint"} <= targets
     for target in targets:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target

@@ -26,7 +26,7 @@ class Coins(dvae.data.DataModule):
 ```
 
 ```bash
-dvae fit --data my_coins.Coins --trainer.max_steps 20 --name coins
+dvae fit --data my_coins.Coins --model.num_pixels 64 --trainer.max_steps 20 --name coins
 ```
 
 The encoder's centre and the decoder's start are set from the training set's mean, and the order of the examples is a function of

@@ -34,8 +34,9 @@ parameters stay equal. `batch_size` is per process.
 function, and fifty of them for each `training_step` of Lightning's; logs, validations, schedules, checkpoints and exact resumption
 are where they are without. `--model.compile auto` compiles runs of 10,000 updates or more, for it takes half a minute the first
 time; `true` and `false` say so. An epoch's last, smaller batch runs as it is. What cannot be compiled (code of a subclass that
-`torch.compile` does not take, another optimizer, a callback that looks at gradients) runs step by step.
-`--model.steps_per_execution 1` gives callbacks a hook at every batch. `dvae.lab.benchmark` has the figures.
+`torch.compile` does not take, an optimizer other than Adam and AdamW, a callback that looks at gradients) runs step by step, and a
+callback with hooks around a batch sees every batch: steps are then taken one at a time, as with `--model.steps_per_execution 1`.
+`dvae.lab.benchmark` has the figures.
 
 On a GPU batches are cut there, the step computes its own noise, and the compiled step is captured as a CUDA graph and replayed;
 where it cannot be captured, a warning says so and it is launched as it is. This path has not been timed yet: `dvae benchmark
@@ -61,5 +62,6 @@ Replica k of a setting is the run of `--seed_everything` + k and `--data.seed` +
 estimator holds as a tensor (initial temperature and eta) can be swept. Metrics are logged as mean, standard error and for each
 replica; `dvae evaluate` prints a row for each and the mean of each setting; a replica that diverges is named and stays as it was,
 and the others go on. On one CPU core eight replicas take about as long as eight runs; the step of all is one, so that a GPU has
-more to do at a time. In Python it is `dvae.replicate(model, 8)`, or `dvae.Replicas` of a list of models.
+more to do at a time. With `--trainer.strategy ddp --trainer.devices 2` every process trains its share of the models, each bit for
+bit as in one process. In Python it is `dvae.replicate(model, 8)`, or `dvae.Replicas` of a list of models.
 """
