@@ -41,8 +41,8 @@ class Parser(ArgumentParser):
     def __init__(self, command: str, description: str, **kwargs: Any) -> None:
         super().__init__(prog=f"dvae {command}", description=description, formatter_class=Wide, allow_abbrev=False, **kwargs)
 
-    def format_help(self) -> str:
-        return readable(super().format_help())
+    def format_help(self, *args: Any) -> str:
+        return readable(super().format_help(*args))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise UsageError(usage_sentence(message, flags_of(self), self.prog)) from ex

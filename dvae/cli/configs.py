@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionConfigFile, get_loader, set_loader
+from jsonargparse import ActionConfigFile, get_loader, set_loader  # type: ignore[attr-defined]
 
 from dvae.cli.errors import did_you_mean
 from dvae.config import MOVED, check_yaml, check_yaml_text
@@ -30,7 +30,7 @@ class ConfigFile(ActionConfigFile):
         path = find_config(values)
         if not _is_text(path):
             check_yaml(path)
-        super().__call__(parser, cfg, path, option_string)
+        super().__call__(parser, cfg, path, option_string)  # type: ignore[no-untyped-call]
 
 
 def find_config(name: str) -> str:

@@ -6,16 +6,17 @@ import inspect
 import os
 import shlex
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import pytorch_lightning as pl
 import torch
 from jsonargparse import ArgumentParser
+from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.plugins import CheckpointIO
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from dvae import data as _data  # makes the data modules' short names known to the parser
 from dvae.cli import configs, hints, resume, runs
@@ -114,10 +115,10 @@ class _Parser(LightningArgumentParser):
     """What the command line gives, see :func:`dvae.cli.configs.given`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"formatter_class": Wide, "allow_abbrev": False} | kwargs)
+        super().__init__(*args, formatter_class=Wide, allow_abbrev=False, **kwargs)
 
-    def format_help(self) -> str:
-        return readable(_with_the_defaults_classes(super().format_help()), brief="--trainer", replaced=_TEXTS)
+    def format_help(self, *args: Any) -> str:
+        return readable(_with_the_defaults_classes(super().format_help(*args)), brief="--trainer", replaced=_TEXTS)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         told_by_the_library = told(ex)
@@ -180,7 +181,7 @@ class _CLI(LightningCLI):
         return {self.command: LightningCLI.subcommands()[self.command]}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        parser = self.parser_class(dump_header=[f"pytorch_lightning=={pl.__version__}"], **kwargs)
+        parser = self.parser_class(dump_header=[f"pytorch_lightning=={version('pytorch_lightning')}"], **kwargs)
         text = (
             "a YAML file, given once or more; l1, relax and so on name the package's own, of configs/model (l1, l2, nl1, "
             "categorical) and configs/estimator: --config l1 --config relax"
@@ -218,7 +219,7 @@ class _CLI(LightningCLI):
             "values of the model's arguments, each combination with all replicas: '{lr: [0.001, 0.0003], estimator.temperature: "
             "[0.5, 1]}'; learning rates, weight decay and what an estimator holds as a tensor"
         )
-        parser.add_argument("--sweep", type=dict[str, list] | None, default=None, help=text)
+        parser.add_argument("--sweep", type=dict[str, list[Any]] | None, default=None, help=text)
         text = "callbacks to leave out, of those that every run has: Pictures,VarianceMonitor"
         parser.add_argument("--without", type=list[str], default=[], help=text)
         text = "import classes from outside dvae that the checkpoint names; it runs their code"
@@ -328,7 +329,7 @@ class _CLI(LightningCLI):
             raise InputError(f"out must be a .npz file, got {out}")
         kwargs["return_predictions"] = True
         batches = self.trainer.predict(**kwargs)
-        codes = torch.cat([batch.cpu() for batch in batches or []]).numpy()
+        codes = torch.cat([torch.as_tensor(batch).cpu() for batch in batches or []]).numpy()
         print(save_codes(codes, out, binary=self.model.latent.family.binary))
 
 

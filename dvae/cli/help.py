@@ -22,7 +22,7 @@ class Wide(DefaultHelpFormatter):
     """jsonargparse's formatter with every flag on one line, which :func:`readable` breaks anew."""
 
     def __init__(self, prog: str, *args: Any, **kwargs: Any) -> None:
-        super().__init__(prog, max_help_position=10**4, width=10**6)
+        super().__init__(prog, max_help_position=10**4, width=10**6)  # type: ignore[no-untyped-call]
 
 
 def readable(text: str, brief: str = "", replaced: Mapping[str, str] | None = None) -> str:

@@ -71,7 +71,7 @@ def _wrong(key: str, value: Any, classes: dict[str, type]) -> str | None:
 def _kinds(owner: type, name: str) -> Iterator[Any]:
     """The types that an argument may have, one by one; a literal's values as a Literal."""
     try:
-        hint = typing.get_type_hints(owner.__init__).get(name)
+        hint = typing.get_type_hints(owner.__init__).get(name)  # type: ignore[misc]
     except NameError:  # a user's annotation that means something to type checkers alone
         return
     if typing.get_origin(hint) in (typing.Union, types.UnionType):

@@ -40,7 +40,7 @@ class MetricsTable(CSVLogger):
         super().__init__(*args, **kwargs)
         self.started = time.monotonic()
 
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:  # type: ignore[override]
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         super().log_metrics({**metrics, "seconds": round(time.monotonic() - self.started, 3)}, step)
 
 
@@ -130,7 +130,7 @@ def switched_off(trainer: Namespace) -> list[type]:
 def intervals(trainer: Namespace, given: set[str], data: Any) -> dict[str, int]:
     """Intervals of validation and logs that are not longer than a short run, where they were not given."""
     steps = _length(trainer, data)
-    changed = {}
+    changed: dict[str, int] = {}
     if steps is None:
         return changed
     for name, own in (("val_check_interval", steps), ("log_every_n_steps", max(1, steps // 10))):

@@ -24,7 +24,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
     text = "names as in dvae certify --all, or import paths: DisARM,my_estimators.Mine"
     parser.add_argument("--estimators", type=names, default=["REINFORCE", "REBAR", "RELAX"], help=text)
     parser.add_argument("--targets", type=numbers, default=[0.45, 0.499], help="values of t: 0.45,0.499")
-    skipped = {"estimator", "target", "batch_size", "learn_logit", "progress"}
+    skipped: set[str | int] = {"estimator", "target", "batch_size", "learn_logit", "progress"}
     parser.add_function_arguments(toy, as_group=False, skip=skipped)
     parser.add_argument("--out", type=str, default="toy", help="folder for toy.csv, curves.png and surrogates.png")
     args = parser.parse_args(renamed(arguments, {"seeds": "num_seeds", "iterations": "num_iterations"}))

@@ -127,7 +127,8 @@ def plot_training(curves: Mapping[str, Curve], path: str | Path, levels: Mapping
         # A run's first steps, from far below, would leave no room for the rest; of a short run they are what there is.
         lowest.append(min(elbo[len(elbo) // 20 :]))
         highest.append(max(high))
-        for axis, values in zip(axes, (curve.steps, curve.seconds), strict=True):
+        measures: tuple[Sequence[float], ...] = (curve.steps, curve.seconds)
+        for axis, values in zip(axes, measures, strict=True):
             places = _binned(values)
             axis.plot(places, elbo, label=name, color=f"C{number}", marker="." if len(places) < 20 else None)
             if any(spread):

@@ -75,6 +75,7 @@ def fit_arguments(images, tmp_path, *more):
         "--trainer.accelerator=cpu",
         "--trainer.enable_progress_bar=false",
         f"--runs={tmp_path / 'runs'}",
+        "--name=run",
         *more,
     ]
 
