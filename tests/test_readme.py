@@ -25,7 +25,7 @@ def programs(text):
 
 def commands(text):
     blocks = re.findall(r"```bash\n(dvae .*?)```", text, flags=re.DOTALL)
-    return [command for block in blocks for command in block.replace("\\\n", "").strip().splitlines()]
+    return [command for block in blocks for command in re.sub(r"\\\n\s*", "", block).strip().splitlines()]
 
 
 PROGRAMS = programs(README) + programs(GUIDE)
@@ -54,7 +54,7 @@ def test_commands_run_one_after_the_other(folder, monkeypatch):
     """In one test, because later ones read what earlier ones left, and tests of one file may run in several processes."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for command in commands(README) + commands(GUIDE):
+    for command in dict.fromkeys(commands(README) + commands(GUIDE)):
         assert main(shlex.split(command)[1:]) == 0, command
 
 
