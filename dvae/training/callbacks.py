@@ -221,7 +221,7 @@ class Pictures(pl.Callback):
 
 def _show(logger: Any, name: str, picture: Tensor, step: int) -> None:
     """Hand a picture [C, H, W] to a logger, in its own way; nothing where it takes none."""
-    experiment = getattr(logger, "experiment", None)
+    experiment: Any = getattr(logger, "experiment", None)
     if hasattr(experiment, "add_image"):  # TensorBoard
         experiment.add_image(name, picture, step)
         return

@@ -24,7 +24,7 @@ def count_products(model: DiscreteVAE, batch_size: int) -> int:
     return counter.flops
 
 
-class _Products(TorchDispatchMode):
+class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()
         self.flops = 0
