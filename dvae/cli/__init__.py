@@ -1,4 +1,14 @@
-"""The ``dvae`` command: one file for each of its commands, imported when it is asked for."""
+"""The ``dvae`` command: one file for each of its commands, imported when it is asked for.
+
+The one idea: shell and Python use the same names. A command's flags are the arguments of the library function behind it, and its
+help is that function's docstring; `dvae help COMMAND` lists them, and `dvae completion` completes them in bash, zsh or tcsh.
+
+`dvae fit` is a LightningCLI. It reads `configs/base.yaml`, then `--config` files in their order, then flags. A model and an
+estimator are files of their own, `--config configs/model/l1.yaml --config configs/estimator/relax.yaml`, or for short `--config l1
+--config relax`.
+
+A wrong input ends in one sentence and a non-zero exit status, and leaves no half-written file.
+"""
 
 from __future__ import annotations
 
