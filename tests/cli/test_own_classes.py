@@ -41,7 +41,9 @@ def test_defaults_of_own_classes_are_not_overruled_by_those_of_the_library(tmp_p
     assert given["model"]["init_args"]["num_latents"] == 50
     assert given["model"]["init_args"]["kl"] == "analytic"
     assert given["data"]["init_args"]["eval_batch_size"] == 7
-    given = config(capsys, "--config", "own.yaml", "--config", "l2", "--config", "relax", "--model.estimator", "own_classes.Estimator")
+    given = config(
+        capsys, "--config", "own.yaml", "--config", "l2", "--config", "relax", "--model.estimator", "own_classes.Estimator"
+    )
     assert {name: given["model"]["init_args"][name] for name in ("num_latents", "lr", "num_layers")} == {
         "num_latents": 50,
         "lr": 0.02,

@@ -10,7 +10,8 @@ import dvae
 from dvae.estimators import LOO, NVIL, REBAR, REINFORCE, RELAX, RODEO
 from dvae.noise import noise_stream, place, uniform
 from dvae.training.compilation import Replayed
-from dvae.training.module import DiscreteVAE, joint_optimizer
+from dvae.training.module import DiscreteVAE
+from dvae.training.run import joint_optimizer
 from dvae.training.sweep import Replicas
 from dvae.training.whole_step import WholeStep
 
