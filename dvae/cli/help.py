@@ -49,6 +49,7 @@ def readable(text: str, brief: str = "", replaced: Mapping[str, str] | None = No
             lines += [f"{(replaced or {}).get(title[1]) or plain(title[1])}:"]
         elif not line.strip().startswith(("default config file locations", "['")):
             lines += textwrap.wrap(line, width) or [""]
+    lines = [line for line in lines if not line.startswith("default config file locations")]
     return re.sub(r"\n\n\n+", "\n\n", "\n".join(lines)) + "\n"
 
 

@@ -109,6 +109,8 @@ def number_tensor(array: Any, name: str) -> Tensor:
         raise InputError(f"{name} must be [N, ...] with at least one example and one pixel, got {list(array.shape)}")
     # In the given precision, before rounding could pull a value into the range. A NaN passes on into both.
     low, high = (array.to(torch.int64) if array.dtype == torch.bool else array).aminmax()
+    if low != low:  # NaN
+        raise InputError(f"{name} must have values in [0, 1], got NaN (not a number) among them")
     if not (low >= 0 and high <= 1):
         hint = "; divide grey levels by 255" if high > 1 and not array.is_floating_point() else ""
         raise InputError(f"{name} must have values in [0, 1], got values from {low.item():g} to {high.item():g}{hint}")

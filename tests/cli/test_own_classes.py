@@ -26,7 +26,7 @@ class Estimator(dvae.estimators.REBAR):
 
 
 def config(capsys, *arguments):
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main(["fit", *arguments, "--print_config"])
     return yaml.safe_load(capsys.readouterr().out)
 

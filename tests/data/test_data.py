@@ -559,7 +559,7 @@ class Objects:
         ),
         (np.full((3, 4), 1.5), r"train must have values in \[0, 1\]"),
         (np.full((3, 4), -0.1), r"train must have values in \[0, 1\]"),
-        (np.full((3, 4), np.nan), r"train must have values in \[0, 1\], got values from nan"),
+        (np.full((3, 4), np.nan), r"train must have values in \[0, 1\], got NaN"),
         (np.full((3, 4), np.inf), r"train must have values in \[0, 1\]"),
         (np.array([[0.0, np.nan, 1.0]]), r"train must have values in \[0, 1\]"),
         (np.full((3, 4), 1 + 1e-12), r"train must have values in \[0, 1\]"),
