@@ -91,7 +91,7 @@ class Training(pl.LightningModule):
         start, accumulate = self.iteration, self.models[0].accumulate_grad_batches
         whole: WholeStep | None = None
         for one in lightning.block(self.trainer, self, batch, self._largest_block, accumulate, start % accumulate):
-            x = self.batches(one)
+            x = self._batches_of(one)
             if self.iteration == start:
                 whole = self._whole_step(x)
             if whole is not None:
@@ -127,7 +127,7 @@ class Training(pl.LightningModule):
 
     # A step
 
-    def batches(self, batch: Any) -> Tensor:
+    def _batches_of(self, batch: Any) -> Tensor:
         """What a loader gave as [B, num_pixels]; of several models [R, B, num_pixels]."""
         return self._input(self.models[0], batch)
 

@@ -118,11 +118,11 @@ class Replicas(Training):
     def global_index(self, index: int) -> int:
         return self.share[index]
 
-    def batches(self, batch: Any) -> Tensor:
+    def _batches_of(self, batch: Any) -> Tensor:
         model, loader = self.models[0], self.trainer.train_dataloader
         if isinstance(loader, TensorLoader) and loader.several:
             return batch.to(model.mean.dtype)
-        x = super().batches(batch)
+        x = super()._batches_of(batch)
         return x.expand(len(self.models), *x.shape)
 
     def _may_be_whole(self) -> bool:
