@@ -245,7 +245,7 @@ class _CLI(LightningCLI):
             resume.require_something_to_do(self.checkpoint, config.trainer.max_steps)
         free = resume.FREE_IN_TRAINING if fits else resume.FREE_IN_MEASURING
         model = resume.model_config(self.checkpoint, config.model.as_dict(), self.given, free, config.trust)
-        self.config = self.parser.parse_object({self.command: {"model": model}}, self.config)
+        self.config = self.parser.parse_object({self.command: {"model": configs.current(model)}}, self.config)
 
     def _checkpoint_path(self, config: Any) -> Path:
         if self.command != "fit":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dvae.cli.errors import NothingToDo
-from dvae.config import class_paths, current_path, import_class
+from dvae.config import class_paths, current_path, import_class, public_path
 from dvae.errors import InputError
 from dvae.training import record
 from dvae.training.checkpoints import Checkpoint, previous_checkpoint, read_checkpoint
@@ -89,7 +89,7 @@ def model_config(
         name = key.removeprefix("model.")
         if key.startswith("model.") and name.split(".")[0] not in free and name not in swept:
             _require_equal(checkpoint, name, _value(saved, name.split(".")), _value(asked, name.split(".")))
-    if "model" in given and current_path(str(asked.get("class_path"))) != current_path(path):
+    if "model" in given and _public(str(asked.get("class_path"))) != _public(path):
         raise _other(checkpoint, "model", path, asked.get("class_path"))
     kept = {key.split(".")[1] for key in given if key.startswith("model.") and key.split(".")[1] in free}
     return {"class_path": path, "init_args": {name: value for name, value in arguments.items() if name not in kept}}
@@ -138,12 +138,20 @@ def _require_equal(checkpoint: Checkpoint, name: str, saved: Any, asked: Any) ->
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping) and "class_path" in value:
-        return current_path(value["class_path"])
+        return _public(value["class_path"])
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
+
+
+def _public(path: str) -> str:
+    """The shortest path of a class, which may be named by the file that it is in, of this version or of another."""
+    try:
+        return public_path(import_class(path, object, "class"))
+    except InputError:
+        return path
 
 
 def _other(checkpoint: Checkpoint, name: str, saved: Any, asked: Any) -> InputError:
