@@ -49,7 +49,7 @@ def test_old_names_work_and_warn(capsys):
         (["fit", "--model.kl=exact"], "--model.kl must be sampled or analytic, got 'exact'"),
         (["fit", "--data.batchsize=3"], "did you mean --data.batch_size?"),
         (["fit", "--config=l3"], "config l3 does not exist, and the package has"),
-        (["fit", "--without=Picture", "--runs=/tmp/none"], "did you mean Pictures?"),
+        (["fit", "--without=Picture", "--runs=none"], "did you mean Pictures?"),
         (["fit", "--trainer.precision=bf16-true"], "trainer.precision must keep parameters in float32"),
         (["test"], "ckpt_path must be given"),
         (["predict"], "ckpt_path must be given"),
