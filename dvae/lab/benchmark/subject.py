@@ -134,6 +134,8 @@ class Subject:
 class _Turns(pl.Callback):
     """Times each stretch of a run but the first, in which it is compiled, and stops the run for a stretch of the plain loop."""
 
+    takes_blocks = True
+
     def __init__(self, subject: Subject, length: int) -> None:
         self.subject, self.length = subject, length
         self.fit: list[float] = []
