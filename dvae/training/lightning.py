@@ -1,10 +1,9 @@
 """All that the project knows of Lightning's private parts (2.6): its loops' counters, its connectors, its ``ddp`` strategy.
 
 Several batches in one ``training_step``: how many, where the next one comes from, and what Lightning is told about them, so that
-steps, logs, validations and checkpoints are where they would be with one batch at a time. The public way, a batch at a time, makes a
-compiled step through ``Trainer.fit`` 1.65 times as slow for REINFORCE and 1.23 times for RELAX (batch 24, one thread; ``dvae
-benchmark`` beside a run with ``steps_per_execution`` 1); a loader of whole blocks would have Lightning count blocks where it is asked
-for batches, in ``val_check_interval`` and ``log_every_n_steps``.
+steps, logs, validations and checkpoints are where they would be with one batch at a time. The public way, a batch at a time, makes
+a compiled step through ``Trainer.fit`` 1.65 times as slow for REINFORCE and 1.23 times for RELAX (batch 24, one thread). A loader of
+whole blocks would have Lightning count blocks where it is asked for batches, in ``val_check_interval`` and ``log_every_n_steps``.
 """
 
 from __future__ import annotations
@@ -142,7 +141,7 @@ def largest_block(trainer: pl.Trainer, module: pl.LightningModule, limit: int) -
 def count_updates(trainer: pl.Trainer, number: int) -> None:
     """Tell Lightning of updates that were done without its optimizer: they count in ``global_step``.
 
-    A whole step as an ``Optimizer``, whose ``step`` Lightning counts itself, took 1.1 times as long (REINFORCE, compiled, in blocks).
+    A whole step as an ``Optimizer``, whose ``step`` Lightning counts itself, took 1.1 times as long (REINFORCE, in blocks).
     """
     trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress.increment_by(number)
 
