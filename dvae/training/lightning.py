@@ -1,9 +1,10 @@
 """All that the project knows of Lightning's private parts (2.6): its loops' counters, its connectors, its ``ddp`` strategy.
 
 Several batches in one ``training_step``: how many, where the next one comes from, and what Lightning is told about them, so that
-steps, logs, validations and checkpoints are where they would be with one batch at a time. The public way, a batch at a time, makes
-a compiled step through ``Trainer.fit`` 1.65 times as slow for REINFORCE and 1.23 times for RELAX (batch 24, one thread). A loader
-of whole blocks would have Lightning count blocks where it is asked for batches, in ``val_check_interval`` and ``log_every_n_steps``.
+steps, logs, validations and checkpoints are where they would be with one batch at a time. The public way, a batch at a time,
+makes a compiled step through ``Trainer.fit`` 1.65 times as slow for REINFORCE and 1.23 times for RELAX (batch 24, one thread). A
+loader of whole blocks would have Lightning count blocks where it is asked for batches, in ``val_check_interval`` and
+``log_every_n_steps``.
 """
 
 from __future__ import annotations
