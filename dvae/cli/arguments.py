@@ -42,6 +42,7 @@ class Parser(ArgumentParser):
         super().__init__(prog=f"dvae {command}", description=description, formatter_class=Wide, allow_abbrev=False, **kwargs)
 
     def format_help(self, *args: Any) -> str:
+        """The help page, without markup."""
         return readable(super().format_help(*args))
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

@@ -40,12 +40,13 @@ __all__ = [
     "count_updates",
     "data_module_of",
     "done_batches",
+    "drop_cuda_check",
     "gathered",
     "is_attached",
     "largest_block",
     "logged_row",
     "logs_now",
-    "plain_cuda_check",
+    "restore_cuda_check",
     "train_apart",
     "updates_alone",
     "usual_batch_size",
@@ -248,16 +249,18 @@ def updates_alone(trainer: pl.Trainer, optimizer: torch.optim.Optimizer, apart: 
 _CUDA_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
 
 
-def plain_cuda_check(before: str | None = None, restore: bool = False) -> str | None:
+def drop_cuda_check() -> str | None:
     """Without a GPU, stop PyTorch from looking for one in every optimizer step, which costs .2 ms; returns what to restore.
 
     Lightning has it look by loading the driver's library, for the sake of forked processes.
     """
-    if restore:
-        if before is not None:
-            os.environ[_CUDA_CHECK] = before
-        return None
     return None if torch.cuda.is_available() else os.environ.pop(_CUDA_CHECK, None)
+
+
+def restore_cuda_check(before: str | None) -> None:
+    """Undo :func:`drop_cuda_check`."""
+    if before is not None:
+        os.environ[_CUDA_CHECK] = before
 
 
 # Several processes, each with models of its own

@@ -144,6 +144,7 @@ class DiscreteVAE(VAE, Training):
 
     @property
     def models(self) -> Sequence[DiscreteVAE]:  # type: ignore[override]
+        """The model itself, alone."""
         return [self]
 
     # What changes from step to step without being a tensor; a compiled step must not look at it.
@@ -162,6 +163,7 @@ class DiscreteVAE(VAE, Training):
 
     @property
     def trainer(self) -> pl.Trainer:
+        """The trainer that the module is in, as in Lightning."""
         self.clock_was_read = True
         return super().trainer
 

@@ -77,7 +77,7 @@ class Training(pl.LightningModule):
         return [optimizer], [instantiate(scheduler, torch.optim.lr_scheduler.LRScheduler, "lr_scheduler", optimizer=optimizer)]
 
     def on_train_start(self) -> None:
-        self._cuda_check = lightning.plain_cuda_check()
+        self._cuda_check = lightning.drop_cuda_check()
         for model in self.models:
             model.start_training(self.trainer)
         self._whole = None
@@ -85,7 +85,7 @@ class Training(pl.LightningModule):
 
     def on_train_end(self) -> None:
         self._whole = None  # what it holds would go into every copy of the model
-        lightning.plain_cuda_check(self._cuda_check, restore=True)
+        lightning.restore_cuda_check(self._cuda_check)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         start, accumulate = self.iteration, self.models[0].accumulate_grad_batches
