@@ -85,7 +85,7 @@ def instantiate(config: Any, base: type[T], name: str, optional: Mapping[str, An
         config: an instance of ``base``, or ``{"class_path": ..., "init_args": {...}}``.
         base: the class that the result must derive from.
         name: what the argument is called, for the error message.
-        optional: further constructor arguments, of those that the class takes.
+        optional: further constructor arguments, of those that the class takes and the config does not give.
         overrides: further constructor arguments.
 
     Raises:
@@ -107,7 +107,9 @@ def instantiate(config: Any, base: type[T], name: str, optional: Mapping[str, An
     arguments = config.get("init_args") or {}
     if not isinstance(arguments, Mapping):
         raise InputError(f"{name}.init_args must be a mapping, got {arguments!r}")
-    overrides |= {key: value for key, value in (optional or {}).items() if key in inspect.signature(cls).parameters}
+    absent = {key: value for key, value in (optional or {}).items() if arguments.get(key) is None}
+    overrides |= {key: value for key, value in absent.items() if key in inspect.signature(cls).parameters}
+    arguments = {key: value for key, value in arguments.items() if key not in absent}
     try:
         inspect.signature(cls).bind(**arguments, **overrides)
     except TypeError as error:

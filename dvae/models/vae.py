@@ -14,8 +14,8 @@ from dvae.config import Module, instantiate
 from dvae.errors import InputError
 from dvae.estimators import RELAX, GradientEstimator
 from dvae.latents import Latent, Spec
-from dvae.likelihoods import Bernoulli, Likelihood
-from dvae.models.building import linear_or_given, require_at_least
+from dvae.likelihoods import Bernoulli, Likelihood, check_values
+from dvae.models.building import linear_or_given, require_at_least, size_of_example
 from dvae.noise import place, uniform
 from dvae.objectives import ELBOTerms, importance_weighted_bound
 from dvae.priors import Factorial, Prior
@@ -38,11 +38,12 @@ class VAE(Module):
 
     With L stochastic layers, :math:`q = \prod_l q(b_l | b_{l-1})`, b_0 = x, and :math:`p = p(b_L) \prod_l p(b_{l-1} | b_l)`. The
     defaults are the linear model L1 of Grathwohl et al. 2018; ``num_layers=2`` is their L2, and :class:`dvae.networks.MLP` as
-    encoder and decoder their NL1. The encoder sees x less the training set's mean, further maps see 2b - 1, and the decoder's
-    outputs have the likelihood's start added: both are set from the data by :meth:`set_mean`.
+    encoder and decoder their NL1. The encoder sees x less the training set's mean (or what the likelihood makes of both), further
+    maps see 2b - 1, and the decoder's outputs have the likelihood's start added: both are set from the data by :meth:`set_mean`.
 
     :class:`dvae.DiscreteVAE` is this with its training. Every module argument is an instance or a config ``{"class_path": ...,
-    "init_args": {...}}``.
+    "init_args": {...}}``; a network's config need not say ``in_features``, ``out_features``, ``image_shape`` and
+    ``outputs_per_pixel``, which are the model's.
 
     Arguments:
         estimator: the gradient estimator; RELAX by default. With several layers each gets a copy.
@@ -50,7 +51,8 @@ class VAE(Module):
         decoder: 2b - 1 to outputs for the layer below; with several layers a list, from the pixels up.
         prior: the top layer's distribution, :class:`dvae.priors.Prior`; factorial by default.
         likelihood: of the pixels, :class:`dvae.likelihoods.Likelihood`; Bernoulli by default.
-        num_pixels: size of x.
+        num_pixels: size of x; by default that of ``image_shape``, else 784.
+        image_shape: (channels, height, width) of x where it is an image; by default one square channel, where it can be.
         num_latents: D, latents in each layer.
         latent: their family: "Bernoulli", "Categorical" or "Gaussian" (continuous), or a class derived from
             :class:`dvae.latents.Latent`, or its import path.
@@ -79,7 +81,8 @@ class VAE(Module):
         prior: Prior | dict[str, Any] | None = None,
         likelihood: Likelihood | dict[str, Any] | None = None,
         *,
-        num_pixels: int = 784,
+        num_pixels: int | None = None,
+        image_shape: Sequence[int] | None = None,
         num_latents: int = 200,
         latent: str | type[Latent] = "Bernoulli",
         num_classes: int | None = None,
@@ -87,7 +90,8 @@ class VAE(Module):
         kl: Literal["sampled", "analytic"] = "sampled",
     ) -> None:
         super().__init__()
-        require_at_least(1, num_pixels=num_pixels, num_latents=num_latents, num_layers=num_layers)
+        num_pixels, self.image_shape = size_of_example(num_pixels, image_shape)
+        require_at_least(1, num_latents=num_latents, num_layers=num_layers)
         if kl not in ("sampled", "analytic"):
             raise InputError(f"kl must be 'sampled' or 'analytic', got {kl!r}")
         self.num_pixels, self.num_latents, self.num_layers = num_pixels, num_latents, num_layers
@@ -97,11 +101,13 @@ class VAE(Module):
         # The estimator first, then from the pixels up: as they would be made before they are handed over, from the same seed.
         first = RELAX() if estimator is None else instantiate(estimator, GradientEstimator, "estimator")
         self.likelihood = Bernoulli() if likelihood is None else instantiate(likelihood, Likelihood, "likelihood")
+        self.likelihood.build(num_pixels)
         num_outputs = num_pixels * self.likelihood.outputs_per_pixel
         above = [num_features] * num_layers
         logits = [self.latent.num_logits] * num_layers
-        self.encoders = linear_or_given(encoder, "encoder", [num_pixels, *above[1:]], logits)
-        self.decoders = linear_or_given(decoder, "decoder", above, [num_outputs, *logits[1:]])
+        of_images = {"image_shape": self.image_shape, "outputs_per_pixel": self.likelihood.outputs_per_pixel}
+        self.encoders = linear_or_given(encoder, "encoder", [num_pixels, *above[1:]], logits, of_images)
+        self.decoders = linear_or_given(decoder, "decoder", above, [num_outputs, *logits[1:]], of_images)
         self.prior = Factorial() if prior is None else instantiate(prior, Prior, "prior")
         self.prior.build(self.latent)
         first.require_support(self.latent.family)
@@ -119,7 +125,7 @@ class VAE(Module):
 
     def infer(self, index: int, x: Tensor, below: Sequence[Tensor]) -> Latent:
         """q(b_index | ...): of x [B, num_pixels] for the first layer, else of the layer below, [*, B, D]."""
-        features = x - self.mean if index == 0 else self.latent.features(below[index - 1])
+        features = self.likelihood.features(x, self.mean) if index == 0 else self.latent.features(below[index - 1])
         return self.latent(self.encoders[index](features))
 
     def priors(self, layers: Sequence[Layer]) -> list[Any]:
@@ -175,7 +181,7 @@ class VAE(Module):
 
     def context(self, x: Tensor, below: Sequence[Layer]) -> Tensor:
         """What an estimator's networks may look at: the centred input and 2b - 1 of the layers before, [*, B, C]."""
-        centred = x - self.mean
+        centred = self.likelihood.features(x, self.mean)
         samples = [self.latent.features(layer.sample) for layer in below]
         if not samples:
             return centred
@@ -291,14 +297,20 @@ class VAE(Module):
     def check_input(self, x: Tensor) -> Tensor:
         """x as [B, num_pixels] of the model's type; an InputError says what is wrong with its shape or its values."""
         x = self.flat_input(x)
-        self.likelihood.check(x)
+        check_values(self.likelihood, x)
         return x
 
-    def set_mean(self, mean: Tensor) -> None:
-        """Centre the encoder's input at the data's mean, [num_pixels], and start the decoder's outputs there."""
+    def set_mean(self, mean: Tensor, std: Tensor | None = None) -> None:
+        """Centre the encoder's input at the data's mean, [num_pixels], and start the decoder's outputs there.
+
+        Arguments:
+            mean: of the training set.
+            std: its standard deviation, for likelihoods that work in units of it.
+        """
         if mean.shape != self.mean.shape:
             raise InputError(f"mean must have shape {tuple(self.mean.shape)}, got {tuple(mean.shape)}")
         self.mean.copy_(mean)
+        self.likelihood.set_statistics(mean, std)
         self.output_bias.copy_(self.likelihood.start(mean))
         self.mean_is_set.fill_(True)
 

@@ -29,8 +29,8 @@ class MLP(Module):
     The defaults are the nonlinear maps of Grathwohl et al. 2018: tanh, tanh, linear.
 
     Arguments:
-        in_features: size of the input.
-        out_features: size of the output.
+        in_features: size of the input; in the config of a model's network, the model's own where it is None.
+        out_features: size of the output; likewise.
         hidden: width of each hidden layer.
         activation: "tanh", "relu", "leaky_relu", "elu" or "silu".
         output_scale: factor on the last layer's initial weights; 0 starts the map at zero.
@@ -45,13 +45,15 @@ class MLP(Module):
 
     def __init__(
         self,
-        in_features: int,
-        out_features: int,
+        in_features: int | None = None,
+        out_features: int | None = None,
         hidden: Sequence[int] = (200, 200),
         activation: str = "tanh",
         output_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        if in_features is None or out_features is None:
+            raise InputError(f"in_features and out_features must be given, got {in_features} and {out_features}")
         sizes = [in_features, *hidden, out_features]
         if any(size < 1 for size in sizes):
             raise InputError(f"layer sizes must be at least 1, got {sizes}")

@@ -27,9 +27,11 @@ def test_mean_baseline_is_unbiased(certified):
 
     certified(dvae.estimators.DisARM())
 ```
+
+`certify_model` does the same for the whole training step of a small model of your own: its likelihood, prior, objective, networks.
 """
 
-from dvae.lab.certify.certificate import Certificate, ProblemReport, certify, num_reports
+from dvae.lab.certify.certificate import Certificate, ProblemReport, certify, certify_model, num_reports
 from dvae.lab.certify.exact import ExactGradient, exact_gradient
 from dvae.lab.certify.problems import Problem, random_problems
 
@@ -39,6 +41,7 @@ __all__ = [
     "Problem",
     "ProblemReport",
     "certify",
+    "certify_model",
     "exact_gradient",
     "num_reports",
     "random_problems",

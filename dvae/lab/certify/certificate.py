@@ -20,10 +20,12 @@ from dvae.models import VAE
 from dvae.noise import seeded_generator
 from dvae.training.step import step_loss
 
-__all__ = ["Certificate", "ProblemReport", "certify", "num_reports"]
+__all__ = ["Certificate", "ProblemReport", "certify", "certify_model", "num_reports"]
 
 
 _MAX_Z = 4.0
+# States of all layers together that a model's objective is summed over.
+_MAX_STATES = 2**16
 
 _PHI_STEPS, _PHI_BATCH = 200, 50
 
@@ -265,11 +267,50 @@ def _two_layer_report(estimator: GradientEstimator, latent: Spec, num_samples: i
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.copy_(latent.family.example_scale * noise)
     x = torch.tensor([[1.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
+    return _step_report(f"{latent.family.__name__}: two layers", model, x, num_samples, generator)
+
+
+def certify_model(model: VAE, x: Tensor, *, num_samples: int = 200_000, seed: int = 0) -> ProblemReport:
+    """Measure the whole training step of a small model against enumeration of all its states.
+
+    Everything between the data and the encoder's gradient takes part: likelihood, prior, objective, networks and estimator. In
+    float64, with phi trained on x first.
+
+    Arguments:
+        model: one whose states, of all layers together, are few; it is not changed.
+        x: one example, [1, num_pixels].
+        num_samples: draws, at batch size 1.
+        seed: of the draws.
+
+    Returns:
+        the report; ``max_z`` is the largest |z| over the encoders' parameters, about 4 at most where the gradient is unbiased.
+
+    Raises:
+        InputError: there are too many states, or x is not one example.
+
+    Example:
+        >>> from dvae.lab.certify import certify_model
+        >>> model = dvae.VAE(dvae.estimators.LOO(), num_pixels=2, num_latents=2, likelihood=dvae.likelihoods.Poisson())
+        >>> certify_model(model, torch.tensor([[3.0, 0.0]]), num_samples=4000).max_z < 4
+        True
+    """
+    model = copy.deepcopy(model).double().train()
+    x = model.check_input(x)
+    if len(x) != 1:
+        raise InputError(f"x must be one example, [1, {model.num_pixels}], got {list(x.shape)}")
+    num_states = model.latent(torch.zeros(model.latent.num_logits)).num_states ** model.num_layers
+    if num_states > _MAX_STATES:
+        raise InputError(f"model must have at most {_MAX_STATES} states to be enumerated, got {num_states:.3g}: fewer latents")
+    generator = seeded_generator(torch.Generator(), seed, 3)
+    return _step_report(type(model.likelihood).__name__, model, x, num_samples, generator)
+
+
+def _step_report(name: str, model: VAE, x: Tensor, num_samples: int, generator: torch.Generator) -> ProblemReport:
     _train_model_phi(model, x, generator)
     encoder = {name: tensor for name, tensor in model.named_parameters() if name.startswith("encoders.")}
     exact = torch.cat([g.reshape(-1) for g in torch.autograd.grad(exact_objective(model, x), list(encoder.values()))])
     draws = sample(StepChain(model, x), num_samples, generator)
-    return _as_report(f"{latent.family.__name__}: two layers", draws, exact, None, None)
+    return _as_report(name, draws, exact, None, None)
 
 
 def _as_report(

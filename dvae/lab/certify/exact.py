@@ -89,20 +89,22 @@ def _num_states(latent: Spec) -> int:
 
 
 def exact_objective(model: VAE, x: Tensor) -> Tensor:
-    """The ELBO (or K-sample bound) of x [1, num_pixels] under two layers, by enumeration; differentiable."""
-    lower = model.infer(0, x, [])
-    states, probs = type(lower)(lower.logits[0]).states()
-    below = states[:, None]
-    upper = model.infer(1, x, [below])
-    probabilities, log_weights = [], []
-    for index in range(len(states)):
-        tops, top_probs = type(upper)(upper.logits[index, 0]).states()
-        at = below[index].expand(len(tops), *below.shape[1:])
-        q = type(upper)(upper.logits[index].expand(len(tops), *upper.logits.shape[1:]))
-        terms = model.terms(x, [Layer(lower, at, at), Layer(q, tops[:, None], tops[:, None])])
-        log_weights.append(model.objective(terms)[:, 0])
-        probabilities.append(probs[index] * top_probs)
-    probability, log_weight = torch.cat(probabilities), torch.cat(log_weights)
+    """The objective of x [1, num_pixels] (a K-sample bound where the estimator is for that), by enumeration; differentiable."""
+    probability = torch.ones(1, dtype=x.dtype)
+    samples: list[Tensor] = []  # of each layer, [states so far, 1, *sample]
+    for index in range(model.num_layers):
+        q = model.infer(index, x, samples)
+        parts = [type(q)(logits[0]).states() for logits in (q.logits if samples else q.logits[None])]
+        size = len(parts[0][0])
+        samples = [own.repeat_interleave(size, 0) for own in samples]
+        samples.append(torch.cat([states for states, _ in parts])[:, None])
+        probability = (probability[:, None] * torch.stack([probs for _, probs in parts])).reshape(-1)
+    layers = []
+    for index, sample in enumerate(samples):
+        q = model.infer(index, x, samples[:index])
+        event = q.logits.shape[-q.event_dim :]
+        layers.append(Layer(type(q)(q.logits.expand(len(probability), 1, *event)), sample, sample))
+    log_weight = model.objective(model.terms(x, layers))[:, 0]
     estimator = model.estimators[0]
     if not estimator.multi_sample:
         return (probability * log_weight).sum()
