@@ -24,7 +24,8 @@ def main(command: str, arguments: Sequence[str]) -> int:
 
     import torch
 
-    from dvae.lab.evaluate import open_model
+    from dvae.data import examples_of
+    from dvae.lab.evaluate import open_model, require_size
     from dvae.report.pictures import reconstruction_grid, sample_grid, save_picture
     from dvae.training.checkpoints import find_checkpoint
 
@@ -32,10 +33,10 @@ def main(command: str, arguments: Sequence[str]) -> int:
     model, module, _ = open_model(path, args.data, device=device_of(args.device), trust=args.trust, replica=args.replica)
     generator = torch.Generator(model.device).manual_seed(args.seed)
     folder = path.parent if args.out is None else Path(args.out)
-    shape = getattr(module, "image_shape", None)
-    examples = module.split(args.split)
-    order = torch.randperm(examples.shape[0], generator=torch.Generator().manual_seed(args.seed))
-    x = model.check_input(examples[order[: max(args.num_images // 2, 1)]].to(model.device))
+    examples = examples_of(module, args.split, input_key=getattr(model, "input_key", None))
+    require_size(model, examples)
+    shape = getattr(module, "image_shape", None) or (examples.shape if len(examples.shape) == 3 else model.image_shape)
+    x = model.check_input(examples.some(max(args.num_images // 2, 1), args.seed).to(model.device))
     for name, picture in (
         ("samples", sample_grid(model, args.num_images, shape, generator)),
         ("reconstructions", reconstruction_grid(model, x, shape, generator)),

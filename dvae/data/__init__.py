@@ -34,22 +34,34 @@ seed and epoch.
 """
 
 from dvae.data.arrays import Splits, binarize
+from dvae.data.batches import Examples, StoredExamples, StreamedExamples, labels_of, x_of
 from dvae.data.loader import TensorLoader
 from dvae.data.mnist import MNIST, BinarizedMNIST, FashionMNIST
 from dvae.data.module import ArrayData, DataModule
 from dvae.data.omniglot import Omniglot
-from dvae.data.source import data_module, load_split
+from dvae.data.source import data_module, examples_of, load_split
+from dvae.data.stores import FileStore, Store, Subset, TensorStore
 
 __all__ = [
     "MNIST",
     "ArrayData",
     "BinarizedMNIST",
     "DataModule",
+    "Examples",
     "FashionMNIST",
+    "FileStore",
     "Omniglot",
     "Splits",
+    "Store",
+    "StoredExamples",
+    "StreamedExamples",
+    "Subset",
     "TensorLoader",
+    "TensorStore",
     "binarize",
     "data_module",
+    "examples_of",
+    "labels_of",
     "load_split",
+    "x_of",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from math import ceil, isqrt
 from numbers import Integral
@@ -24,16 +25,24 @@ SPLITS = ("train", "valid", "test")
 # A compressed file can unpack to any size; data that is larger than this belongs into a data module of its own.
 _MAX_BYTES = 2**32
 
+# What float32, in which batches come, tells apart from its neighbours.
+_LARGEST_INTEGER = 2**24
+
 # Every use of randomness has a stream of its own, so that e.g. a new order leaves the noise alone.
-ORDER, NOISE, HOLD_OUT, BINARIZE = range(1, 5)
+ORDER, NOISE, HOLD_OUT, BINARIZE, AUGMENT, LOOK, EVALUATE = range(1, 8)
 
 
 class Splits(NamedTuple):
-    """What a data set consists of: arrays or tensors [N, ...] with values in [0, 1]; None where there is no such split."""
+    """What a data set consists of.
+
+    train, valid, test: arrays or tensors of numbers [N, ...], or a :class:`dvae.data.Store`; None where there is no such split.
+    labels: for splits that have them, whole numbers [N].
+    """
 
     train: Any
     valid: Any = None
     test: Any = None
+    labels: Mapping[str, Any] | None = None
 
 
 def binarize(probs: Tensor, seed: int) -> Tensor:
@@ -41,6 +50,16 @@ def binarize(probs: Tensor, seed: int) -> Tensor:
     if not probs.is_floating_point():
         return probs.to(torch.uint8)
     return draw_bits(probs, torch.Generator(probs.device).manual_seed(seed)).to(torch.uint8)
+
+
+def check_probabilities(values: Tensor, name: str) -> None:
+    """An InputError where values do not lie in [0, 1]."""
+    low, high = values.aminmax()
+    if low < 0 or high > 1:
+        hint = "; divide_by=255 makes such of bytes" if low >= 0 else ""
+        raise InputError(
+            f"{name} must have values in [0, 1] to be drawn from, got values from {low.item():g} to {high.item():g}{hint}"
+        )
 
 
 def draw_bits(probs: Tensor, generator: torch.Generator) -> Tensor:
@@ -90,7 +109,7 @@ def guess_shape(event: Sequence[int]) -> tuple[int, ...] | None:
 
 
 def number_tensor(array: Any, name: str) -> Tensor:
-    """A tensor of numbers [N, ...] on the CPU: uint8 for bool and integers, float32 otherwise; values are checked in passing."""
+    """A tensor of finite numbers [N, ...] on the CPU: uint8 or int32 for bool and integers, float32 otherwise."""
     if not isinstance(array, Tensor):
         try:
             array = np.asarray(array)
@@ -104,23 +123,53 @@ def number_tensor(array: Any, name: str) -> Tensor:
         array = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
     array = array.detach().cpu()
     if array.is_complex():
-        raise InputError(f"{name} must be an array of numbers in [0, 1], got dtype {array.dtype}")
+        raise InputError(f"{name} must be an array of real numbers, got dtype {array.dtype}")
     if array.ndim < 2 or array.numel() == 0:
         raise InputError(f"{name} must be [N, ...] with at least one example and one pixel, got {list(array.shape)}")
-    # In the given precision, before rounding could pull a value into the range. A NaN passes on into both.
-    low, high = (array.to(torch.int64) if array.dtype == torch.bool else array).aminmax()
-    if low != low:  # NaN
-        raise InputError(f"{name} must have values in [0, 1], got NaN (not a number) among them")
-    if not (low >= 0 and high <= 1):
-        hint = "; divide grey levels by 255" if high > 1 and not array.is_floating_point() else ""
-        raise InputError(f"{name} must have values in [0, 1], got values from {low.item():g} to {high.item():g}{hint}")
-    return array.to(torch.float32 if array.is_floating_point() else torch.uint8, copy=True)
+    low, high = (array.to(torch.int64) if array.dtype == torch.bool else array).aminmax()  # a NaN is in both
+    if not (abs(low.item()) < math.inf and abs(high.item()) < math.inf):
+        found = "NaN (not a number)" if low != low else "infinity"
+        raise InputError(f"{name} must have finite values, got {found} among them")
+    if not array.is_floating_point() and max(-low.item(), high.item()) > _LARGEST_INTEGER:
+        raise InputError(
+            f"{name} must have integers of at most {_LARGEST_INTEGER}, which float32 tells apart, got {low.item()} to {high.item()}"
+        )
+    if array.is_floating_point():
+        return array.to(torch.float32, copy=True)
+    return array.to(torch.uint8 if low >= 0 and high <= 255 else torch.int32, copy=True)
+
+
+def label_tensor(labels: Any, name: str, count: int) -> Tensor:
+    """Labels as whole numbers [N] on the CPU.
+
+    Raises:
+        InputError: they are no whole numbers, or more or fewer than examples.
+    """
+    labels = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if labels.dtype.kind not in "biu" or labels.shape != (count,):
+        raise InputError(f"labels of {name} must be {count} whole numbers, got {labels.dtype} {list(labels.shape)}")
+    return torch.from_numpy(labels.astype(np.int64))
+
+
+def layout(event: Sequence[int], given: Sequence[int] | None) -> tuple[tuple[int, ...] | None, bool]:
+    """(channels, height, width) of an example of that shape, and whether its channels are behind.
+
+    Arguments:
+        event: an example's shape.
+        given: (channels, height, width) as the user says.
+    """
+    event = tuple(event)
+    if given is not None:
+        return tuple(given), len(event) == 3 and event != tuple(given) and event == (*given[1:], given[0])
+    if len(event) == 3 and event[-1] in (1, 3, 4) and event[0] not in (1, 3, 4):
+        return (event[-1], *event[:-1]), True
+    return guess_shape(event), False
 
 
 def compact(array: Any, name: str) -> Tensor:
-    """Checked, and compact: uint8 if all values are 0 or 1, float32 otherwise."""
+    """Checked, and compact: uint8 of what is 0 and 1 or a byte's integer, int32 of other integers, float32 otherwise."""
     tensor = number_tensor(array, name)
-    binary = not tensor.is_floating_point() or bool(((tensor == 0) | (tensor == 1)).all())
+    binary = tensor.is_floating_point() and bool(((tensor == 0) | (tensor == 1)).all())
     return tensor.to(torch.uint8) if binary else tensor
 
 

@@ -1,14 +1,17 @@
-"""Batches cut from one tensor, in an order that is a function of seed and epoch."""
+"""Batches of a tensor or of a store, in an order that is a function of seed and epoch."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from math import ceil
 
 import torch
 from torch import Tensor
 
-from dvae.data.arrays import NOISE, ORDER, check_count, check_seed, draw_bits
+from dvae.data.arrays import AUGMENT, NOISE, ORDER, check_count, check_seed, draw_bits
+from dvae.data.stores import Store, TensorStore
 from dvae.errors import InputError
 from dvae.noise import mixed_seed
 
@@ -16,7 +19,7 @@ __all__ = ["TensorLoader"]
 
 
 class TensorLoader:
-    """Cuts batches from one tensor on the tensor's own device; no workers, no collation.
+    """Cuts batches from one tensor on the tensor's own device, or reads them from a store.
 
     The order of epoch e, and the noise of its batch k, depend on (seed, e, k) alone. Iterating again moves on to the next epoch.
     Under several processes batch k of all ranks together is one batch of ``batch_size * world_size`` of the one order, and all
@@ -24,14 +27,16 @@ class TensorLoader:
     A run that stops anywhere resumes with the very batches that were to come (``state_dict``, which Lightning saves).
 
     Arguments:
-        data: values in [0, 1] [N, D]; uint8 or bool (0 and 1) or floating point.
+        data: numbers [N, D], or a :class:`dvae.data.Store` of these.
         batch_size: examples in a batch, on each rank.
         shuffle: a new order in every epoch; the tensor's order otherwise.
         drop_last: leave out a last batch that is not full.
         dynamic: yield binary draws with the data as probabilities, fresh in every epoch.
+        augment: let the store change examples at random, afresh in every epoch, where it does so.
         seed: of order and draws, not negative. Several seeds give as many batches at once, each in its own order.
         rank: which share of the data is cut, 0 <= rank < world_size.
         world_size: number of shares.
+        workers: threads that read batches ahead, which changes none; for stores that take time to read.
 
     Attributes:
         epoch_batches: after how many batches an epoch is over; all of them, unless set to fewer.
@@ -48,25 +53,29 @@ class TensorLoader:
 
     def __init__(
         self,
-        data: Tensor,
+        data: Tensor | Store,
         *,
         batch_size: int,
         shuffle: bool = False,
         drop_last: bool = False,
         dynamic: bool = False,
+        augment: bool = False,
         seed: int | Sequence[int] = 0,
         rank: int = 0,
         world_size: int = 1,
+        workers: int = 0,
     ) -> None:
-        if data.ndim != 2 or len(data) == 0:
+        if isinstance(data, Tensor) and data.ndim != 2:
             raise InputError(f"data must be [N, D] with N >= 1, got {list(data.shape)}")
+        self.data = TensorStore(data) if isinstance(data, Tensor) else data
+        if len(data) == 0:
+            raise InputError(f"data must be [N, D] with N >= 1, got {[0, *self.data.shape]}")
         check_count("batch_size", batch_size)
         check_count("world_size", world_size)
         for one in seed if isinstance(seed, Sequence) else [seed]:
             check_seed("seed", one)
         if not 0 <= rank < world_size:
             raise InputError(f"rank must lie in [0, world_size), got rank {rank} of {world_size}")
-        self.data = data
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.drop_last = drop_last
@@ -74,6 +83,8 @@ class TensorLoader:
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.augment = augment
+        self.workers = workers
         self._epoch = 0
         self._batch = 0
         self._loaded = False
@@ -98,17 +109,41 @@ class TensorLoader:
         epoch, start = self._epoch, self._batch
         orders = torch.stack([self._order(seed, epoch) for seed in self._seeds])
         batches = orders.split(self.batch_size, dim=1)[: min(self.epoch_batches, len(self))]
-        noise = torch.Generator(self.data.device)
-        for index in range(start, len(batches)):
+        for index, batch in enumerate(self._read(batches[start:], epoch, start), start):
             # Lightning does not fetch ahead of a loader with a length: what it saves during a step must count the step's batch.
             self._batch = index + 1
-            chosen = batches[index]
-            # Indexing would copy element by element, not row by row.
-            batch = self.data.index_select(0, chosen.flatten()).unflatten(0, chosen.shape).float()
-            if self.dynamic:
-                seeds = [mixed_seed(seed, NOISE, epoch, index, self.rank) for seed in self._seeds]
-                batch = torch.stack([draw_bits(own, noise.manual_seed(seed)) for own, seed in zip(batch, seeds, strict=True)])
             yield batch if self.several else batch[0]
+
+    def _read(self, batches: Sequence[Tensor], epoch: int, start: int) -> Iterator[Tensor]:
+        """The batches [R, B, D] at these places, read ahead by threads where there are some."""
+        if not self.workers:
+            yield from (self._batch_of(chosen, epoch, index) for index, chosen in enumerate(batches, start))
+            return
+        waiting: deque[Future[Tensor]] = deque()
+        with ThreadPoolExecutor(self.workers) as pool:
+            try:
+                for index, chosen in enumerate(batches, start):
+                    waiting.append(pool.submit(self._batch_of, chosen, epoch, index))
+                    if len(waiting) > 2 * self.workers:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _batch_of(self, chosen: Tensor, epoch: int, index: int) -> Tensor:
+        """The batch [R, B, D] at these places [R, B]."""
+        if self.augment and self.data.random:
+            seeds = [mixed_seed(seed, AUGMENT, epoch, index, self.rank) for seed in self._seeds]
+            parts = [self.data.take(own, torch.Generator().manual_seed(seed)) for own, seed in zip(chosen, seeds, strict=True)]
+            batch = torch.stack(parts).float()
+        else:
+            batch = self.data.take(chosen.flatten()).unflatten(0, chosen.shape).float()
+        if self.dynamic:
+            noise = torch.Generator(batch.device)
+            seeds = [mixed_seed(seed, NOISE, epoch, index, self.rank) for seed in self._seeds]
+            batch = torch.stack([draw_bits(own, noise.manual_seed(seed)) for own, seed in zip(batch, seeds, strict=True)])
+        return batch
 
     @property
     def several(self) -> bool:

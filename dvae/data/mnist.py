@@ -24,7 +24,8 @@ class BinarizedMNIST(DataModule):
     Arguments:
         batch_size, seed, eval_batch_size, drop_last: see :class:`DataModule`.
         path: another binarization: a ``.npz`` file with arrays train, valid and test, bit-packed uint8 [N, 98] or plain [N, 784],
-            or a folder with the public text files ``binarized_mnist_{train,valid,test}.amat``. By default the bundled one.
+            or a folder with the public text files ``binarized_mnist_{train,valid,test}.amat``. By default the bundled one, which
+            has the digits as labels.
 
     Raises:
         InputError: the path cannot be read, or does not hold 0 and 1 in three splits of 784 pixels.
@@ -51,7 +52,9 @@ class BinarizedMNIST(DataModule):
             arrays = arrays_of(path, "path")
         if missing := [name for name in SPLITS if name not in arrays]:
             raise InputError(f"path must hold train, valid and test, but {path} lacks {', '.join(missing)}")
-        return Splits(**{name: self._images(arrays[name], f"{name} in {path}") for name in SPLITS})
+        labels = {name: arrays[f"{name}_labels"] for name in SPLITS if f"{name}_labels" in arrays}
+        train, valid, test = (self._images(arrays[name], f"{name} in {path}") for name in SPLITS)
+        return Splits(train, valid, test, labels)
 
     @staticmethod
     def _images(array: np.ndarray, name: str) -> np.ndarray:
@@ -109,23 +112,25 @@ class MNIST(DataModule):
             self._images(train=True)
 
     def read(self) -> Splits:
-        images, test = self._images(train=True), self._images(train=False)
+        (images, labels), (test, test_labels) = self._images(train=True), self._images(train=False)
         first = len(images) - len(images) // 6
-        parts = Splits(images[:first], images[first:], test)
+        classes = {"train": labels[:first], "valid": labels[first:], "test": test_labels}
+        parts = Splits(images[:first], images[first:], test, classes)
         return parts if self.dynamic else self._binarized(parts)
 
-    def _images(self, train: bool) -> Tensor:
+    def _images(self, train: bool) -> tuple[Tensor, Tensor]:
+        """Grey levels in [0, 1], and classes."""
         from torchvision import datasets
 
         try:
-            grey = getattr(datasets, self.dataset)(self.root, train=train, download=self.download).data
+            found = getattr(datasets, self.dataset)(self.root, train=train, download=self.download)
         except Exception as error:  # torchvision raises whatever the damaged bytes or the network lead to
             hint = "could not be fetched" if self.download else "download=True fetches them"
             raise InputError(
                 f"root must hold the four unpacked IDX files of {self.dataset} in {self.root / self.dataset / 'raw'}; {hint} "
                 f"({reason_of(error)})"
             ) from None
-        return grey.float().div_(255)
+        return found.data.float().div_(255), found.targets
 
 
 class FashionMNIST(MNIST):

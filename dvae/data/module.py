@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from math import prod
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
@@ -14,22 +16,29 @@ from torch import Tensor
 from dvae.config import Configurable
 from dvae.data.arrays import (
     BINARIZE,
+    EVALUATE,
     HOLD_OUT,
+    LOOK,
     SPLITS,
     Source,
     Splits,
     arrays_of,
     binarize,
     check_count,
+    check_file,
+    check_probabilities,
     check_seed,
     check_shape,
     compact,
-    guess_shape,
+    label_tensor,
+    layout,
     number_tensor,
     pick,
     unpacked,
 )
+from dvae.data.batches import StoredExamples
 from dvae.data.loader import TensorLoader
+from dvae.data.stores import Changed, FileStore, Store, Subset, TensorStore
 from dvae.errors import InputError
 from dvae.noise import mixed_seed
 
@@ -47,9 +56,10 @@ class DataModule(Configurable, pl.LightningDataModule):
         >>> data.mean
         tensor([0.2500, 0.2500, 0.2500, 0.2500])
 
-    The data are read at the first need of them and checked once: finite, in [0, 1], as many pixels in every split. Batches are
-    float32 [B, D], cut on the trainer's device where there is a trainer. Under several processes ``batch_size`` is that of each,
-    and splits that they do not share out evenly are filled up with a few of the split's own examples.
+    The data are read at the first need of them and checked once: finite numbers, as many in every example of every split. Whether
+    they are in its range, a model's likelihood says. Batches are float32 [B, D], cut on the trainer's device where there is a
+    trainer. Under several processes ``batch_size`` is that of each, and splits that they do not share out evenly are filled up with
+    a few of the split's own examples.
 
     Arguments:
         batch_size: examples in a training batch, on each process.
@@ -58,8 +68,12 @@ class DataModule(Configurable, pl.LightningDataModule):
             test set are drawn once. Otherwise the data are used as they are.
         drop_last: leave out the last training batch of an epoch where it is not full.
         seed: of the training's order and draws, not negative; it does not change the data set itself.
-        data_seed: of what is drawn once: a hold-out and a fixed binarization, not negative. Results compare at equal ones only.
-        image_shape: (channels, height, width); by default the arrays' own, or one square channel.
+        data_seed: of what is drawn once: a hold-out, a fixed binarization, the order of the validation set, not negative. Results
+            compare at equal ones only.
+        image_shape: (channels, height, width); by default the arrays' own, or one square channel. Arrays with the channels behind,
+            such as (32, 32, 3), are turned.
+        divide_by: what all values are divided by as batches are cut: 255 makes grey levels in [0, 1] of bytes.
+        workers: threads that read training batches ahead, where they come from files.
 
     Raises:
         InputError: an argument is out of its range; or, when the data are read, they cannot be, or are not as above.
@@ -75,22 +89,29 @@ class DataModule(Configurable, pl.LightningDataModule):
         seed: int = 0,
         data_seed: int = 0,
         image_shape: Sequence[int] | None = None,
+        divide_by: float = 1.0,
+        workers: int = 0,
     ) -> None:
         super().__init__()
         check_count("batch_size", batch_size)
         check_count("eval_batch_size", eval_batch_size)
         check_seed("seed", seed)
         check_seed("data_seed", data_seed)
+        check_seed("workers", workers)
+        if not divide_by > 0:
+            raise InputError(f"divide_by must be positive, got {divide_by}")
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.dynamic = dynamic
         self.drop_last = drop_last
         self.seed = seed
         self.data_seed = data_seed
+        self.divide_by = divide_by
+        self.workers = workers
         self._given_shape = None if image_shape is None else check_shape(image_shape)
 
     def read(self) -> Splits:
-        """Read the data set: arrays or tensors [N, ...] with values in [0, 1]. A subclass writes this."""
+        """Read the data set: arrays or tensors of numbers [N, ...], or stores. A subclass writes this."""
         raise NotImplementedError(f"{type(self).__name__} must define read(self) -> Splits")
 
     def setup(self, stage: str | None = None) -> None:
@@ -100,23 +121,33 @@ class DataModule(Configurable, pl.LightningDataModule):
     @cached_property
     def _data(self) -> _Data:
         splits = self.read()
-        checked = {name: compact(part, name) for name, part in zip(SPLITS, splits, strict=True) if part is not None}
-        if "train" not in checked:
+        given = {name: part for name, part in zip(SPLITS, splits[:3], strict=True) if part is not None}
+        if "train" not in given:
             raise InputError("train must be given, got None")
-        pixels = {name: part.shape[1:].numel() for name, part in checked.items()}
+        parts = {name: part if isinstance(part, Store) else _held(compact(part, name)) for name, part in given.items()}
+        pixels = {name: prod(part.shape) for name, part in parts.items()}
         if len(set(pixels.values())) > 1:
             raise InputError(f"all splits must have as many pixels as train, got {pixels}")
-        shape = self._given_shape or guess_shape(checked["train"].shape[1:])
+        shape, channels_last = layout(parts["train"].shape, self._given_shape)
         if shape is not None and prod(shape) != pixels["train"]:
             raise InputError(f"image_shape must have {pixels['train']} pixels, got {shape}")
-        flat = {name: part.reshape(len(part), -1) for name, part in checked.items()}
-        train = flat["train"]
+        labels = {name: label_tensor(own, name, len(parts[name])) for name, own in (splits.labels or {}).items() if name in parts}
+        if channels_last or self.divide_by != 1:
+            parts = {name: Changed(part, self.divide_by, channels_last) for name, part in parts.items()}
         if self.dynamic:
-            flat = {name: binarize(part, mixed_seed(self.data_seed, BINARIZE, SPLITS.index(name))) for name, part in flat.items()}
-        return _Data(train, flat, shape)
+            return _Data(parts["train"], {name: self._drawn(part, name) for name, part in parts.items()}, labels, shape)
+        return _Data(parts["train"], parts, labels, shape)
+
+    def _drawn(self, part: Store, name: str) -> Store:
+        """A split whose values are probabilities, drawn once."""
+        if not part.in_memory:
+            raise InputError("dynamic must be False for data that are read from files as they are needed, got True")
+        probs = part.take(torch.arange(len(part)))
+        check_probabilities(probs, name)
+        return TensorStore(binarize(probs, mixed_seed(self.data_seed, BINARIZE, SPLITS.index(name))), part.shape)
 
     def split(self, name: str) -> Tensor:
-        """One whole split as an evaluation sees it: [N, D], uint8 where all values are 0 or 1 and float32 otherwise.
+        """One whole split as an evaluation sees it: [N, D], uint8 or int32 of integers and float32 otherwise.
 
         With ``dynamic`` it is drawn once, by ``data_seed``, the training set too.
 
@@ -124,21 +155,68 @@ class DataModule(Configurable, pl.LightningDataModule):
             name: "train", "valid" or "test".
 
         Raises:
-            InputError: another name, or the data have no such split.
+            InputError: another name, or the data have no such split, or are not in memory.
         """
+        store = self._store(name)
+        if not store.in_memory:
+            raise InputError(f"split {name!r} is not in memory: go through examples({name!r}).pieces(size)")
+        return store.data if isinstance(store, TensorStore) else store.take(torch.arange(len(store)))
+
+    def examples(self, name: str) -> StoredExamples:
+        """One split as an evaluation goes through it, with its labels; arguments and errors as of :meth:`split`."""
+        return StoredExamples(self._store(name), self._data.labels.get(name))
+
+    @property
+    def split_names(self) -> list[str]:
+        """The splits that there are, out of "train", "valid" and "test"."""
+        return list(self._data.splits)
+
+    def _store(self, name: str) -> Store:
         if name not in SPLITS:
             raise InputError(f"split must be one of {', '.join(SPLITS)}, got {name!r}")
         if name not in self._data.splits:
             raise InputError(f"split {name!r} is missing: this {type(self).__name__} has only {', '.join(self._data.splits)}")
         return self._data.splits[name]
 
+    def labels(self, name: str) -> Tensor | None:
+        """The labels of a split, int64 [N]; None where it has none."""
+        self._store(name)
+        return self._data.labels.get(name)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all examples are held in memory; otherwise they are read as they are needed."""
+        return all(part.in_memory for part in self._data.splits.values())
+
     @cached_property
     def mean(self) -> Tensor:
-        """Mean of the training set as the model sees it, float32 [D]."""
+        """Mean of the training set as the model sees it, float32 [D].
+
+        Of data in files it is that of 20,000 examples, drawn by ``data_seed``.
+        """
+        total, count = self._sums()
+        return (total / count).float()
+
+    @cached_property
+    def std(self) -> Tensor:
+        """Standard deviation of the training set, as :attr:`mean`."""
+        mean = self.mean.double()
+        total, count = self._sums(mean)
+        return (total / count).sqrt().float()
+
+    def _sums(self, center: Tensor | None = None) -> tuple[Tensor, int]:
+        """Sums over examples, or of squared distances from a center, float64 [D], and how many examples."""
         train = self._data.train
+        places = torch.arange(len(train))
+        if not train.in_memory and len(train) > _LOOKED_AT:
+            generator = torch.Generator().manual_seed(mixed_seed(self.data_seed, LOOK))
+            places = torch.randperm(len(train), generator=generator)[:_LOOKED_AT].sort().values
+
+        def summed(part: Tensor) -> Tensor:
+            return part.double().sum(0) if center is None else (part - center).square().sum(0)
+
         # In pieces: torch is slow to sum small integers, and the whole set in float64 would be eight times its size.
-        total = torch.stack([part.double().sum(0) for part in train.split(1024)]).sum(0)
-        return (total / len(train)).float()
+        return torch.stack([summed(train.take(part)) for part in places.split(1024)]).sum(0), len(places)
 
     @property
     def image_shape(self) -> tuple[int, ...] | None:
@@ -148,7 +226,7 @@ class DataModule(Configurable, pl.LightningDataModule):
     @property
     def num_pixels(self) -> int:
         """D, the values in one example."""
-        return self._data.train.shape[1]
+        return prod(self._data.train.shape)
 
     def train_dataloader(self) -> TensorLoader:
         """Shuffled batches of ``batch_size``; in order for a trainer that overfits, which wants the same ones in every epoch.
@@ -158,7 +236,13 @@ class DataModule(Configurable, pl.LightningDataModule):
         trainer: Any = self.trainer
         overfit = trainer is not None and trainer.overfit_batches > 0
         loader = self._loader(
-            self._data.train, self.batch_size, shuffle=not overfit, drop_last=self.drop_last, dynamic=self.dynamic
+            self._data.train,
+            self.batch_size,
+            shuffle=not overfit,
+            drop_last=self.drop_last,
+            dynamic=self.dynamic,
+            augment=True,
+            workers=self.workers,
         )
         if trainer is not None:
             offsets = getattr(trainer.lightning_module, "seed_offsets", None)
@@ -169,14 +253,19 @@ class DataModule(Configurable, pl.LightningDataModule):
         return loader
 
     def val_dataloader(self) -> TensorLoader | list[TensorLoader]:
-        """Batches of ``eval_batch_size`` in order; none when the trainer fits and there is no validation set.
+        """Batches of ``eval_batch_size``; none when the trainer fits and there is no validation set.
+
+        They are in an order drawn by ``data_seed``, the same each time, so that the first of them are a fair sample of a set that
+        is sorted by class.
 
         Raises:
             InputError: there is no validation set.
         """
         if "valid" not in self._data.splits and self.trainer is not None and self.trainer.state.fn == "fit":
             return []
-        return self._loader(self.split("valid"), self.eval_batch_size)
+        valid = self._store("valid")
+        generator = torch.Generator().manual_seed(mixed_seed(self.data_seed, EVALUATE))
+        return self._loader(Subset(valid, torch.randperm(len(valid), generator=generator)), self.eval_batch_size)
 
     def test_dataloader(self) -> TensorLoader:
         """Batches of ``eval_batch_size`` in order.
@@ -184,7 +273,7 @@ class DataModule(Configurable, pl.LightningDataModule):
         Raises:
             InputError: there is no test set.
         """
-        return self._loader(self.split("test"), self.eval_batch_size)
+        return self._loader(self._store("test"), self.eval_batch_size)
 
     def predict_dataloader(self) -> TensorLoader:
         """As :meth:`test_dataloader`."""
@@ -192,10 +281,14 @@ class DataModule(Configurable, pl.LightningDataModule):
 
     def _binarized(self, splits: Splits) -> Splits:
         """All splits drawn once, by ``data_seed``; the values must be checked already, or be so by their making."""
-        drawn = (mixed_seed(self.data_seed, BINARIZE, index) for index in range(len(splits)))
-        return Splits(*(binarize(compact(part, name), seed) for part, name, seed in zip(splits, SPLITS, drawn, strict=True)))
+        drawn = []
+        for index, (part, name) in enumerate(zip(splits[:3], SPLITS, strict=True)):
+            probs = compact(part, name)
+            check_probabilities(probs, name)
+            drawn.append(binarize(probs, mixed_seed(self.data_seed, BINARIZE, index)))
+        return Splits(drawn[0], drawn[1], drawn[2], splits.labels)
 
-    def _loader(self, data: Tensor, batch_size: int, **options: bool) -> TensorLoader:
+    def _loader(self, data: Store, batch_size: int, **options: Any) -> TensorLoader:
         if self.trainer is None:
             return TensorLoader(data, batch_size=batch_size, seed=self.seed, **options)
         # Processes that train models of their own do not share the data out: each has all of them.
@@ -219,17 +312,21 @@ class ArrayData(DataModule):
         (torch.Size([4, 16]), (1, 4, 4))
 
     Arguments:
-        train: array or tensor [N, ...] in [0, 1], or a path. A ``.npy`` file holds one array; a ``.npz`` file holds one array,
-            or several of which those named train, valid and test are taken.
+        train: array or tensor of numbers [N, ...], or a path. A ``.npy`` file holds one array; a ``.npz`` file holds one array, or
+            several of which those named train, valid and test are taken, and train_labels, valid_labels and test_labels with them.
         valid: likewise; by default the ``.npz`` file's, if any.
         test: likewise.
+        labels: whole numbers [N] of the training set, or a mapping from train, valid and test to those of each; by default the
+            ``.npz`` file's, if any. They are not trained on, and go with the codes.
+        in_memory: whether files are read at once. Otherwise, for sets larger than memory, every batch is read as it is needed, from
+            ``.npy`` or from ``.npz`` that is not compressed.
         valid_fraction: share of the training set that becomes the validation set, drawn by ``data_seed``, in (0, 1).
         packed_size: number of pixels D where the arrays are packed bits, uint8 [N, ceil(D / 8)], as
             ``numpy.packbits(..., axis=1)`` makes them.
-        batch_size, eval_batch_size, dynamic, drop_last, seed, data_seed, image_shape: see :class:`DataModule`.
+        batch_size, eval_batch_size, dynamic, drop_last, seed, data_seed, image_shape, divide_by, workers: see :class:`DataModule`.
 
     Raises:
-        InputError: a file cannot be read, values are not in [0, 1], shapes do not fit, or an argument is out of its range.
+        InputError: a file cannot be read, values are not finite, shapes do not fit, or an argument is out of its range.
     """
 
     def __init__(
@@ -238,6 +335,8 @@ class ArrayData(DataModule):
         valid: Source | None = None,
         test: Source | None = None,
         *,
+        labels: Any = None,
+        in_memory: bool = True,
         batch_size: int = 24,
         eval_batch_size: int = 100,
         dynamic: bool = False,
@@ -245,6 +344,8 @@ class ArrayData(DataModule):
         seed: int = 0,
         data_seed: int = 0,
         image_shape: Sequence[int] | None = None,
+        divide_by: float = 1.0,
+        workers: int = 0,
         valid_fraction: float | None = None,
         packed_size: int | None = None,
     ) -> None:
@@ -256,41 +357,101 @@ class ArrayData(DataModule):
             seed=seed,
             data_seed=data_seed,
             image_shape=image_shape,
+            divide_by=divide_by,
+            workers=workers,
         )
         if valid_fraction is not None and not 0 < valid_fraction < 1:
             raise InputError(f"valid_fraction must lie in (0, 1), got {valid_fraction}")
         if packed_size is not None:
             check_count("packed_size", packed_size)
+            if not in_memory:
+                raise InputError("packed_size must be None where in_memory is False: packed bits are unpacked at once")
         self.valid_fraction = valid_fraction
         self.packed_size = packed_size
+        self._in_memory = in_memory
         self._sources = {"train": train, "valid": valid, "test": test}
+        self._labels = labels
         self.setup()
 
     def read(self) -> Splits:
-        parts = arrays_of(self._sources["train"], "train")
-        parts |= {"train": pick(parts, "train")}
-        for name in ("valid", "test"):
-            if (source := self._sources[name]) is not None:
-                parts[name] = pick(arrays_of(source, name), name)
-        parts = {name: parts[name] for name in SPLITS if name in parts}
-        if self.packed_size is not None:
-            parts = {name: unpacked(part, self.packed_size, name) for name, part in parts.items()}
+        parts, labels = self._stores() if not self._in_memory else self._arrays()
+        if self._labels is not None:
+            labels = dict(self._labels) if isinstance(self._labels, Mapping) else {"train": self._labels}
+            if unknown := set(labels) - set(parts):
+                raise InputError(f"labels must be of splits that there are, {', '.join(parts)}, got {', '.join(sorted(unknown))}")
         if self.valid_fraction is not None:
             if "valid" in parts:
                 raise InputError(f"valid_fraction must be None where there is a validation set already, got {self.valid_fraction}")
-            parts["train"], parts["valid"] = self._hold_out(parts["train"], self.valid_fraction)
-        return Splits(**parts)
+            return self._hold_out(parts, labels, self.valid_fraction)
+        return Splits(**parts, labels=labels)
 
-    def _hold_out(self, train: Any, fraction: float) -> tuple[Any, Any]:
-        train = number_tensor(train, "train")
+    def _arrays(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The splits' arrays, and the labels that their files hold."""
+        files = {"train": arrays_of(self._sources["train"], "train")}
+        for name in ("valid", "test"):
+            if (source := self._sources[name]) is not None:
+                files[name] = arrays_of(source, name)
+            elif name in files["train"]:
+                files[name] = files["train"]
+        parts, labels = {}, {}
+        for name, arrays in files.items():
+            key = next((key for key in (f"{name}_labels", "labels") if key in arrays and len(arrays) > 1), None)
+            parts[name] = pick({other: array for other, array in arrays.items() if not other.endswith("labels")}, name)
+            if key is not None and (key != "labels" or name == "train" or arrays is not files["train"]):
+                labels[name] = arrays[key]
+            if self.packed_size is not None:
+                parts[name] = unpacked(parts[name], self.packed_size, name)
+        return parts, labels
+
+    def _stores(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The splits as files that are read as they are needed."""
+        parts, labels = {}, {}
+        for name, source in self._sources.items():
+            path = self._sources["train"] if source is None else source
+            if not isinstance(path, (str, Path)):
+                raise InputError(f"{name} must be a file where in_memory is False, got {type(path).__name__}")
+            check_file(Path(path), name)
+            if Path(path).suffix != ".npz":
+                if source is not None:
+                    parts[name] = FileStore(path)
+                continue
+            with np.load(path, allow_pickle=False) as archive:
+                members = archive.files
+                if f"{name}_labels" in members:
+                    labels[name] = archive[f"{name}_labels"]
+            only = [member for member in members if not member.endswith("labels")]
+            if name in members or (source is not None and len(only) == 1):
+                parts[name] = FileStore(path, name if name in members else only[0])
+            elif source is not None:
+                raise InputError(f"{name}: the .npz file must hold one array, or one named {name!r}, got {sorted(members)}")
+        return parts, labels
+
+    def _hold_out(self, parts: Mapping[str, Any], labels: Mapping[str, Any], fraction: float) -> Splits:
+        train: Any = parts["train"]
+        train = train if isinstance(train, Store) else number_tensor(train, "train")
         held = round(fraction * len(train))
         if not 0 < held < len(train):
             raise InputError(f"valid_fraction must leave both sets an example, got {fraction} of {len(train)}")
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(mixed_seed(self.data_seed, HOLD_OUT)))
-        return train[order[held:].sort().values], train[order[:held].sort().values]
+        places = {"train": order[held:].sort().values, "valid": order[:held].sort().values}
+        divided = {name: Subset(train, own) if isinstance(train, Store) else train[own] for name, own in places.items()}
+        kept = {name: own for name, own in labels.items() if name != "train"}
+        if "train" in labels:
+            own = label_tensor(labels["train"], "train", len(train))
+            kept |= {name: own[chosen] for name, chosen in places.items()}
+        return Splits(**{**parts, **divided}, labels=kept)
+
+
+# Examples of data in files that mean and standard deviation are taken of.
+_LOOKED_AT = 20_000
 
 
 class _Data(NamedTuple):
-    train: Tensor
-    splits: dict[str, Tensor]
+    train: Store
+    splits: dict[str, Store]
+    labels: dict[str, Tensor]
     image_shape: tuple[int, ...] | None
+
+
+def _held(tensor: Tensor) -> TensorStore:
+    return TensorStore(tensor.reshape(len(tensor), -1), tensor.shape[1:])

@@ -10,14 +10,15 @@ import numpy as np
 import pytorch_lightning as pl
 from torch import Tensor
 
-from dvae.config import class_paths, instantiate
-from dvae.data.arrays import check_file
+from dvae.config import check_yaml_text, class_paths, instantiate
+from dvae.data.arrays import SPLITS, check_file
+from dvae.data.batches import Examples, StreamedExamples, loader_of
 from dvae.data.mnist import BinarizedMNIST, holds_packed_mnist
 from dvae.data.module import ArrayData, DataModule
 from dvae.data.omniglot import Omniglot
 from dvae.errors import InputError
 
-__all__ = ["data_module", "load_split"]
+__all__ = ["data_module", "examples_of", "load_split"]
 
 
 def data_module(source: Any = None, *, trust: bool = False) -> pl.LightningDataModule:
@@ -26,7 +27,8 @@ def data_module(source: Any = None, *, trust: bool = False) -> pl.LightningDataM
     Arguments:
         source: a data module, which is returned; a config of one (``module.config``); None or "bundled" for
             :class:`BinarizedMNIST`, and so do a folder of ``.amat`` files or a bit-packed ``.npz``; another ``.npz`` or ``.npy``
-            file for :class:`ArrayData`; a ``.mat`` file for :class:`Omniglot`; or an array or a tensor, the training set.
+            file for :class:`ArrayData`; a ``.mat`` file for :class:`Omniglot`; the import path of a class of data modules, or its
+            config as YAML; or an array or a tensor, the training set.
         trust: import a class from outside ``dvae`` that a config names.
 
     Raises:
@@ -43,12 +45,14 @@ def data_module(source: Any = None, *, trust: bool = False) -> pl.LightningDataM
                 f"data: its config names classes outside dvae ({', '.join(foreign)}); importing them runs their code: "
                 "pass --trust (trust=True) if you know where it comes from"
             )
-        return instantiate(source, DataModule, "data")
+        return instantiate(source, pl.LightningDataModule, "data")
     if isinstance(source, (np.ndarray, Tensor)):
         return ArrayData(source)
     if not isinstance(source, (str, Path)):
         raise InputError(f"data must be a data module, its config, an array or a path, got {type(source).__name__}")
     path = Path(source)
+    if isinstance(source, str) and not path.exists() and (config := _as_config(source)) is not None:
+        return data_module(config, trust=trust)
     if path.is_dir():
         return BinarizedMNIST(path=path)
     check_file(path, "data")
@@ -57,6 +61,43 @@ def data_module(source: Any = None, *, trust: bool = False) -> pl.LightningDataM
     if path.suffix == ".npz" and holds_packed_mnist(path):
         return BinarizedMNIST(path=path)
     return ArrayData(path)
+
+
+def _as_config(text: str) -> dict[str, Any] | None:
+    """The config that a text is: YAML, or the import path of a class; None where it is a path."""
+    if "{" in text:
+        content = check_yaml_text(text, "data")
+        return content if isinstance(content, dict) else None
+    named = all(part.isidentifier() for part in text.split(".")) and text.split(".")[-1][:1].isupper()
+    return {"class_path": text, "init_args": {}} if named and "." in text else None
+
+
+def is_loader(data: Any) -> bool:
+    """Whether data are a DataLoader, or another iterable of batches."""
+    return hasattr(data, "__iter__") and not isinstance(data, (str, Path, Mapping, np.ndarray, Tensor))
+
+
+def examples_of(data: Any, split: str = "test", *, input_key: int | str | None = None, trust: bool = False) -> Examples:
+    """One split of any data as an evaluation goes through it.
+
+    Arguments:
+        data: a DataLoader or another iterable of batches, which is the split; any LightningDataModule; or what
+            :func:`data_module` takes.
+        split: "train", "valid" or "test".
+        input_key: which part of a loader's batches is x, see :func:`x_of`.
+        trust: see :func:`data_module`.
+
+    Raises:
+        InputError: the data cannot be read, or have no such split.
+    """
+    if split not in SPLITS:
+        raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    if isinstance(data, Examples):
+        return data
+    if is_loader(data):
+        return StreamedExamples(data, input_key)
+    module = data_module(data, trust=trust)
+    return module.examples(split) if isinstance(module, DataModule) else StreamedExamples(loader_of(module, split), input_key)
 
 
 def load_split(source: Any = None, split: str = "test", *, trust: bool = False) -> Tensor:

@@ -10,9 +10,9 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
-from dvae.data import DataModule, data_module
+from dvae.data import Examples, data_module, examples_of
+from dvae.data.source import is_loader
 from dvae.errors import InputError
 from dvae.metrics import ActiveUnits, MeanWithError
 from dvae.models import VAE
@@ -21,7 +21,7 @@ from dvae.training.checkpoints import Checkpoint
 from dvae.training.gradient_variance import log_gradient_variance
 from dvae.training.module import DiscreteVAE
 
-__all__ = ["Evaluation", "Mean", "evaluate", "open_model", "pooled"]
+__all__ = ["Evaluation", "Mean", "evaluate", "open_model", "pooled", "require_size"]
 
 
 # Samples are evaluated this many pixels at a time, so that memory does not grow with the number of samples.
@@ -43,6 +43,8 @@ class Evaluation(NamedTuple):
     active_units: for each layer, latents whose mean under q(b | x) has a variance above .01 over the data.
     is_bound: whether the likelihood gives the data's values a probability, so that the ELBO and the bound are bounds on log p(x);
         grey levels under a Bernoulli make them cross-entropies.
+    bits_per_dimension: the negative ELBO and its standard error in bits for each value of x, where these are integers; else None.
+    is_density: whether the likelihood is one of real values, whose ELBO is a logarithm of a density and depends on their unit.
     log_variance_logits, log_variance_encoder: see :func:`dvae.metrics.log_gradient_variance`; on one batch of training size.
     """
 
@@ -58,6 +60,8 @@ class Evaluation(NamedTuple):
     log_variance_encoder: float
     train_elbo: float | None
     is_bound: bool = True
+    bits_per_dimension: Mean | None = None
+    is_density: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -69,19 +73,33 @@ class Evaluation(NamedTuple):
         def nats(name: str, value: Mean) -> tuple[str, str, str]:
             return name, f"{value.mean:.2f}", f"{value.standard_error:.2f}"
 
+        def bits(value: Mean) -> tuple[str, str, str]:
+            return "bits per dimension, of the ELBO", f"{value.mean:.4f}", f"{value.standard_error:.4f}"
+
         return [
-            nats("ELBO (nats)" if self.is_bound else "cross-entropy objective, no bound (nats)", self.elbo),
+            nats(self._name_of_elbo, self.elbo),
             nats("  reconstruction", self.reconstruction),
             nats("  KL", self.kl),
             nats(
                 f"importance-weighted {'bound' if self.is_bound else 'objective, no bound'}, {self.num_samples} samples",
                 self.importance_weighted_bound,
             ),
+            *([] if self.bits_per_dimension is None else [bits(self.bits_per_dimension)]),
             (f"active units (of {self.num_latents} a layer)", ", ".join(map(str, self.active_units)), ""),
             ("log-variance of the gradient: logits", f"{self.log_variance_logits:.2f}", ""),
             ("log-variance of the gradient: encoder", f"{self.log_variance_encoder:.2f}", ""),
-            *([] if self.train_elbo is None else [("training ELBO, last logged (nats)", f"{self.train_elbo:.2f}", "")]),
+            *([] if self.train_elbo is None else [(self._name_of_train_elbo, f"{self.train_elbo:.2f}", "")]),
         ]
+
+    @property
+    def _name_of_elbo(self) -> str:
+        if not self.is_bound:
+            return "cross-entropy objective, no bound (nats)"
+        return "ELBO (nats, of a density)" if self.is_density else "ELBO (nats)"
+
+    @property
+    def _name_of_train_elbo(self) -> str:
+        return f"training {'ELBO' if self.is_bound else 'cross-entropy objective'}, last logged (nats)"
 
 
 def pooled(evaluations: Sequence[Evaluation]) -> dict[str, Mean]:
@@ -106,7 +124,7 @@ def pooled(evaluations: Sequence[Evaluation]) -> dict[str, Mean]:
 @torch.no_grad()
 def evaluate(
     model: VAE | Checkpoint | str | Path,
-    data: DataModule | str | Path | None = None,
+    data: Any = None,
     *,
     split: str = "test",
     num_samples: int = 100,
@@ -115,13 +133,14 @@ def evaluate(
     device: str | torch.device | None = None,
     trust: bool = False,
     replica: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
 ) -> Evaluation:
     """ELBO, importance-weighted bound and what belongs to them, with standard errors over the examples.
 
     Arguments:
         model: a model, which is left as it was; a checkpoint, or a folder that holds some.
-        data: a data module, a path to a data set, or None for the checkpoint's own.
+        data: any LightningDataModule, a DataLoader (which is the split), what :func:`dvae.data.data_module` takes, or None for the
+            checkpoint's own.
         split: "train", "valid" or "test".
         num_samples: samples of q for each example; memory does not grow with it.
         num_draws: draws for the log-variance of the gradient, on the split's first 24 examples.
@@ -129,7 +148,7 @@ def evaluate(
         device: where to compute; by default where the model is, for a checkpoint the GPU if there is one.
         trust: import classes from outside ``dvae`` that the checkpoint names.
         replica: which model of a checkpoint of several, from 0.
-        progress: called with the number of examples done and their total.
+        progress: called with the number of examples done and their total, None where only the end tells.
 
     Raises:
         InputError: an argument, the checkpoint or the data set is not what was expected.
@@ -137,27 +156,29 @@ def evaluate(
     if num_samples < 1:
         raise InputError(f"num_samples must be at least 1, got {num_samples}")
     with _left_as_it_was(model):
-        opened = open_model(model, data, device=device, trust=trust, replica=replica)
-        return _measured(*opened, split, num_samples, num_draws, seed, progress)
+        model, data, train_elbo = open_model(model, data, device=device, trust=trust, replica=replica)
+        examples = examples_of(data, split, input_key=getattr(model, "input_key", None), trust=trust)
+        return _measured(model, examples, train_elbo, num_samples, num_draws, seed, progress)
 
 
 def _measured(
     model: VAE,
-    module: DataModule,
+    examples: Examples,
     train_elbo: float | None,
-    split: str,
     num_samples: int,
     num_draws: int,
     seed: int,
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[int, int | None], None] | None,
 ) -> Evaluation:
-    examples = _examples(model, module, split)
+    require_size(model, examples)
     generator = torch.Generator(model.device).manual_seed(seed)
     elbo, bound, reconstruction, kl = (MeanWithError().to(model.device) for _ in range(4))
     active = [ActiveUnits(model.latent.sample_shape).to(model.device) for _ in range(model.num_layers)]
-    batch_size = 100
-    for start in range(0, examples.shape[0], batch_size):
-        x = model.check_input(examples[start : start + batch_size].to(model.device))
+    done, is_bound = 0, True
+    # Of one size whatever the loader's is, for the noise depends on it.
+    for piece in examples.pieces(100):
+        x = model.check_input(piece.x.to(model.device))
+        is_bound = is_bound and model.likelihood.covers(x)
         chunk = max(1, _MAX_PIXELS // x.numel())
         sums = torch.zeros(2, x.shape[0], dtype=torch.float64, device=x.device)
         log_total = torch.full((x.shape[0],), -math.inf, dtype=torch.float64, device=x.device)
@@ -173,13 +194,16 @@ def _measured(
         bound.update(log_total - math.log(num_samples))
         for layer, metric in zip(layers, active, strict=True):
             metric.update(layer.q.mean.reshape(-1, *model.latent.sample_shape))
+        done += len(x)
         if progress is not None:
-            progress(min(start + batch_size, examples.shape[0]), examples.shape[0])
-    variance = log_gradient_variance(model, examples[:24].to(model.device), num_draws, seed)
+            progress(done, examples.count)
+    variance = log_gradient_variance(model, examples.first(24).to(model.device), num_draws, seed)
+    measured = _mean(elbo)
+    unit, has_bits = math.log(2) * model.num_pixels, is_bound and model.likelihood.whole
     return Evaluation(
-        num_examples=examples.shape[0],
+        num_examples=done,
         num_samples=num_samples,
-        elbo=_mean(elbo),
+        elbo=measured,
         importance_weighted_bound=_mean(bound),
         reconstruction=_mean(reconstruction),
         kl=_mean(kl),
@@ -188,18 +212,20 @@ def _measured(
         log_variance_logits=variance.logits,
         log_variance_encoder=variance.encoder,
         train_elbo=train_elbo,
-        is_bound=model.likelihood.covers(examples),
+        is_bound=is_bound,
+        bits_per_dimension=Mean(-measured.mean / unit, measured.standard_error / unit) if has_bits else None,
+        is_density=not model.likelihood.whole,
     )
 
 
 def open_model(
     model: VAE | Checkpoint | str | Path,
-    data: DataModule | str | Path | None = None,
+    data: Any = None,
     *,
     device: str | torch.device | None = None,
     trust: bool = False,
     replica: int | None = None,
-) -> tuple[VAE, DataModule, float | None]:
+) -> tuple[VAE, Any, float | None]:
     """The model, moved to its device and in evaluation mode; its data, given or the checkpoint's; the training ELBO logged last.
 
     Raises:
@@ -220,10 +246,8 @@ def open_model(
         if data is None and saved is None:
             raise InputError("the checkpoint does not say what data it was trained on; pass --data (data=...)")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    module = data_module(saved if data is None else data, trust=trust)
-    if not isinstance(module, DataModule):
-        raise InputError(f"data must be a dvae.data.DataModule, whose splits can be taken whole, got {type(module).__name__}")
-    return model.to(device).eval(), module, train_elbo
+    source = saved if data is None else data
+    return model.to(device).eval(), source if is_loader(source) else data_module(source, trust=trust), train_elbo
 
 
 @contextmanager
@@ -237,11 +261,10 @@ def _left_as_it_was(model: Any) -> Iterator[None]:
             model.to(before[0]).train(before[1])
 
 
-def _examples(model: VAE, module: DataModule, split: str) -> Tensor:
-    examples = module.split(split)
-    if examples[:1].numel() != model.num_pixels:
-        raise InputError(f"data must have {model.num_pixels} values per example for this model, got {examples[:1].numel()}")
-    return examples
+def require_size(model: VAE, examples: Examples) -> None:
+    """An InputError where examples are of another size than the model's."""
+    if (given := math.prod(examples.shape)) != model.num_pixels:
+        raise InputError(f"data must have {model.num_pixels} values per example for this model, got {given}")
 
 
 def _mean(metric: MeanWithError) -> Mean:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dvae.config import import_class
-from dvae.data import DataModule
+from dvae.data import Examples, examples_of
 from dvae.errors import InputError
 from dvae.estimators import CATALOGUE, GradientEstimator
 from dvae.latents import Latent
@@ -71,7 +71,7 @@ def applicable_estimators(latent: type[Latent]) -> list[str]:
 
 def compare_variance(
     model: VAE,
-    data: DataModule,
+    data: Any,
     estimators: Sequence[str] | None = None,
     *,
     num_draws: int = 1000,
@@ -88,7 +88,8 @@ def compare_variance(
 
     Arguments:
         model: a trained model; it is not changed.
-        data: its data; phi is fitted on batches of the training set, the variance measured on the first examples of the test set.
+        data: its data, see :func:`dvae.data.examples_of`; phi is fitted on batches of the training set, the variance measured on
+            the first examples of the test set.
         estimators: names out of :func:`applicable_estimators`, or import paths; all where it is None.
         num_draws: draws of the noise for each, at least 20.
         phi_steps: Adam steps on phi.
@@ -106,8 +107,9 @@ def compare_variance(
         raise InputError(f"phi_steps must be at least 0 and batch_size at least 1, got {phi_steps} and {batch_size}")
     names = applicable_estimators(model.latent.family) if estimators is None else list(estimators)
     models = {name: _with_estimator(model, _make(name), seed) for name in names}  # all are checked before the first is measured
-    x = model.check_input(data.split("test")[:batch_size].to(model.device))
-    train = data.split("train")
+    key = getattr(model, "input_key", None)
+    x = model.check_input(examples_of(data, "test", input_key=key).first(batch_size).to(model.device))
+    train = examples_of(data, "train", input_key=key)
     reports = []
     for name, candidate in models.items():
         _fit_phi(candidate, train, phi_steps, phi_lr, batch_size, seed)
@@ -147,7 +149,7 @@ def _with_estimator(model: VAE, estimator: GradientEstimator, seed: int) -> VAE:
     return candidate
 
 
-def _fit_phi(model: VAE, train: Tensor, steps: int, lr: float, batch_size: int, seed: int) -> None:
+def _fit_phi(model: VAE, train: Examples, steps: int, lr: float, batch_size: int, seed: int) -> None:
     """Adam on phi, and running averages on the way."""
     phi = model.phi()
     if not phi and not any(True for estimator in model.estimators for _ in estimator.buffers()):
@@ -156,10 +158,9 @@ def _fit_phi(model: VAE, train: Tensor, steps: int, lr: float, batch_size: int, 
     generator = torch.Generator().manual_seed(seed)
     noise_generator = torch.Generator(model.device).manual_seed(seed + 1)
     optimizer = torch.optim.Adam(phi, lr=lr) if phi else None
-    for _ in range(steps):
-        chosen = torch.randint(train.shape[0], (batch_size,), generator=generator)
-        x = model.check_input(train[chosen].to(model.device))
-        loss = step_loss(model, x, model.noise(batch_size, generator=noise_generator)).loss
+    for _, batch in zip(range(steps), train.endless(batch_size, generator), strict=False):
+        x = model.check_input(batch.to(model.device))
+        loss = step_loss(model, x, model.noise(len(x), generator=noise_generator)).loss
         if optimizer is not None:
             for parameter, gradient in zip(phi, torch.autograd.grad(loss, phi), strict=True):
                 parameter.grad = gradient

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,9 +30,9 @@ def sample_grid(
     image_shape: Sequence[int] | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Pixel probabilities of samples from the prior, as one picture [C, H, W] in [0, 1]."""
+    """The mean of x given samples from the prior, as one picture [C, H, W] in [0, 1]."""
     pixels = model.sample(num_images, generator)
-    return _grid(pixels, image_shape)
+    return _grid(model, pixels, image_shape)
 
 
 @torch.no_grad()
@@ -46,7 +47,7 @@ def reconstruction_grid(
     rows = []
     for start in range(0, x.shape[0], _COLUMNS):
         rows += [x[start : start + _COLUMNS], reconstructed[start : start + _COLUMNS]]
-    return _grid(torch.cat(rows), image_shape)
+    return _grid(model, torch.cat(rows), image_shape)
 
 
 def save_picture(picture: Tensor, path: str | Path) -> Path:
@@ -62,9 +63,21 @@ def save_picture(picture: Tensor, path: str | Path) -> Path:
 _COLUMNS = 8
 
 
-def _grid(pixels: Tensor, image_shape: Sequence[int] | None) -> Tensor:
+def _grid(model: VAE, pixels: Tensor, image_shape: Sequence[int] | None) -> Tensor:
     shape = tuple(image_shape or image_shape_of(pixels.shape[-1]))
-    images = pixels.float().cpu().reshape(-1, *shape)
-    # Twice the size: 28 pixels are too few to look at.
-    images = torch.nn.functional.interpolate(images, scale_factor=2, mode="nearest")
+    images = _brightness(model, pixels.float().cpu()).reshape(-1, *shape)
+    if shape[0] not in (1, 3):
+        # Channels that are no colours: side by side, in grey.
+        images = images.permute(0, 2, 1, 3).reshape(len(images), 1, shape[1], shape[0] * shape[2])
+    # Twice the size of small ones: 28 pixels are too few to look at.
+    if max(shape[1:]) < 64:
+        images = torch.nn.functional.interpolate(images, scale_factor=2, mode="nearest")
     return make_grid(images, nrow=_COLUMNS, padding=4, pad_value=0.5)
+
+
+def _brightness(model: VAE, pixels: Tensor) -> Tensor:
+    """Values of x in [0, 1]: by the likelihood's range, or by the picture's own where that has no end."""
+    low, high = model.likelihood.low, model.likelihood.high
+    low = pixels.min().item() if math.isinf(low) else low
+    high = pixels.max().item() if math.isinf(high) else high
+    return ((pixels - low) / max(high - low, 1e-12)).clamp(0, 1)

@@ -16,6 +16,7 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, TQDMProgressBar
 from torch import Tensor
 
+from dvae.data import x_of
 from dvae.errors import InputError, Interrupted
 from dvae.files import written_whole
 from dvae.report.pictures import reconstruction_grid, sample_grid, save_picture
@@ -210,7 +211,7 @@ class Pictures(pl.Callback):
                 save_picture(picture, Path(folder) / f"{name}.png")
 
     def _of(self, model: DiscreteVAE, trainer: pl.Trainer) -> dict[str, Tensor]:
-        shape = getattr(trainer.datamodule, "image_shape", None)  # type: ignore[attr-defined]
+        shape = getattr(trainer.datamodule, "image_shape", None) or model.image_shape  # type: ignore[attr-defined]
         generator = torch.Generator(model.device).manual_seed(0)
         pictures = {"samples": sample_grid(model, self.num_images, shape, generator)}
         x = _validation_examples(trainer, model, self.num_images // 2)
@@ -269,6 +270,5 @@ def _validation_examples(trainer: pl.Trainer, model: DiscreteVAE, count: int) ->
     loaders = trainer.val_dataloaders
     for loader in loaders if isinstance(loaders, (list, tuple)) else [loaders]:
         for batch in loader or ():
-            x = batch[0] if isinstance(batch, (list, tuple)) else batch
-            return model.check_input(x[:count].to(model.device))
+            return model.check_input(x_of(batch, model.input_key)[:count].to(model.device))
     return None

@@ -10,11 +10,11 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from dvae.data import DataModule
+from dvae.data import DataModule, x_of
 from dvae.errors import InputError
 from dvae.estimators import GradientEstimator
 from dvae.latents import Latent
-from dvae.likelihoods import Likelihood
+from dvae.likelihoods import Likelihood, check_values
 from dvae.metrics import MeanWithError
 from dvae.models import VAE
 from dvae.models.building import require_at_least
@@ -44,6 +44,8 @@ class DiscreteVAE(VAE, Training):
     Arguments:
         estimator, encoder, decoder, prior, likelihood, num_pixels, num_latents, latent, num_classes, num_layers, kl: of the model,
             see :class:`dvae.models.VAE`.
+        image_shape: of the model, too.
+        input_key: which part of a loader's batches is x: an index of a tuple, the first by default, or a key of a mapping.
         lr: learning rate of theta (encoder, decoder, prior).
         phi_lr: learning rate of phi (the estimator's parameters); as ``lr`` where it is None.
         betas: of Adam, its two decay rates; the paper's values.
@@ -84,7 +86,8 @@ class DiscreteVAE(VAE, Training):
         prior: Prior | dict[str, Any] | None = None,
         likelihood: Likelihood | dict[str, Any] | None = None,
         *,
-        num_pixels: int = 784,
+        num_pixels: int | None = None,
+        image_shape: Sequence[int] | None = None,
         num_latents: int = 200,
         latent: str | type[Latent] = "Bernoulli",
         num_classes: int | None = None,
@@ -104,6 +107,7 @@ class DiscreteVAE(VAE, Training):
         compile: bool | Literal["auto"] = "auto",
         steps_per_execution: int = 1,
         seed: int | None = None,
+        input_key: int | str | None = None,
     ) -> None:
         super().__init__(
             estimator,
@@ -112,6 +116,7 @@ class DiscreteVAE(VAE, Training):
             prior,
             likelihood,
             num_pixels=num_pixels,
+            image_shape=image_shape,
             num_latents=num_latents,
             latent=latent,
             num_classes=num_classes,
@@ -137,6 +142,7 @@ class DiscreteVAE(VAE, Training):
         self.val_num_samples = val_num_samples
         self.compile_step, self.steps_per_execution = compile, steps_per_execution
         self.seed = torch.initial_seed() if seed is None else seed
+        self.input_key = input_key
         self.val_elbo, self.val_bound = MeanWithError(), MeanWithError()
         self._compiling = compile is True
         self._compiled_step: Callable[..., StepOutput] | None = None
@@ -172,30 +178,57 @@ class DiscreteVAE(VAE, Training):
         pl.LightningModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
 
     def start_training(self, trainer: pl.Trainer) -> None:
-        """Decide whether to compile, and set the data's mean where it is not set."""
+        """Decide whether to compile, check the data, and set their mean where it is not set.
+
+        Raises:
+            InputError: the data have another size, or values that the likelihood does not take.
+        """
         self._compiling = self.compile_step is True or (
             self.compile_step == "auto" and trainer.estimated_stepping_batches >= _WORTH_COMPILING
         )
-        if isinstance(data := trainer.datamodule, DataModule) and not self.likelihood.covers(data.split("train")[:1000]):  # type: ignore[attr-defined]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, DataModule):
+            self._check_data(data)
+        if self.mean_is_set:
+            return
+        if (mean := getattr(data, "mean", None)) is not None:
+            std = getattr(data, "std", None) if self.likelihood.needs_std else None
+        else:
+            mean, std = self.mean_of_batches(trainer)
+        self.set_mean(mean.to(self.mean), None if std is None else std.to(self.mean))
+
+    def _check_data(self, data: DataModule) -> None:
+        if data.num_pixels != self.num_pixels:
+            shape = "" if data.image_shape is None else f" or image_shape={data.image_shape}"
+            raise InputError(
+                f"num_pixels must be {data.num_pixels}, the values of an example of the data, got {self.num_pixels}: build the "
+                f"model with num_pixels={data.num_pixels}{shape}"
+            )
+        covered = True
+        for name in ("train", "valid"):
+            if name in data.split_names:
+                # All of what is in memory, some of the rest, whose batches are checked one by one.
+                examples = data.examples(name)
+                for piece in examples.pieces(10_000) if data.in_memory else [(examples.some(1000),)]:
+                    check_values(self.likelihood, piece[0])
+                    covered = covered and self.likelihood.covers(piece[0])
+        if not covered:
             rank_zero_warn(
                 f"the data have values that {type(self.likelihood).__name__} gives no probability to, such as grey levels: what is "
                 "trained and called ELBO is a cross-entropy and no bound on log p(x)"
             )
-        if self.mean_is_set:
-            return
-        mean = getattr(trainer.datamodule, "mean", None)  # type: ignore[attr-defined]
-        if mean is None:
-            mean = self.mean_of_batches(trainer)
-        self.set_mean(mean.to(self.mean))
 
-    def mean_of_batches(self, trainer: pl.Trainer) -> Tensor:
-        """Mean of what the training loader gives in an epoch, float [num_pixels]."""
-        total, count = torch.zeros_like(self.mean), 0
+    def mean_of_batches(self, trainer: pl.Trainer) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of what the training loader gives in an epoch, float [num_pixels] each."""
+        total, squares, count = (torch.zeros_like(self.mean, dtype=torch.float64) for _ in range(3))
         for batch in trainer.train_dataloader or ():
-            x = self.flat_input((batch[0] if isinstance(batch, (list, tuple)) else batch).to(self.mean.device))
-            total, count = total + x.sum(0), count + x.shape[0]
-        mean, run = total / max(count, 1), trainer.lightning_module
-        return mean if isinstance(run, Training) and run.apart else trainer.strategy.reduce(mean, reduce_op="mean")
+            x = self.flat_input(x_of(batch, self.input_key).to(self.mean.device)).double()
+            total, squares, count = total + x.sum(0), squares + x.square().sum(0), count + x.shape[0]
+        sums, run = torch.stack([total, squares, count]), trainer.lightning_module
+        if not (isinstance(run, Training) and run.apart):
+            sums = trainer.strategy.reduce(sums, reduce_op="sum")
+        mean = sums[0] / sums[2].clamp(min=1)
+        return mean, (sums[1] / sums[2].clamp(min=1) - mean.square()).clamp(min=0).sqrt()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Theta's group of the optimizer and, where there is a phi, phi's."""

@@ -13,7 +13,7 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from dvae.config import instantiate
-from dvae.data import DataModule
+from dvae.data import DataModule, x_of
 from dvae.errors import InputError, NonFiniteError
 from dvae.training import lightning, record
 from dvae.training.compilation import FAILURES, NotCompilable
@@ -132,9 +132,9 @@ class Training(pl.LightningModule):
         return self._input(self.models[0], batch)
 
     def _input(self, model: DiscreteVAE, batch: Any) -> Tensor:
-        x = batch[0] if isinstance(batch, (list, tuple)) else batch
-        # The project's own data modules have checked the whole data set when they loaded it.
-        return model.flat_input(x) if isinstance(lightning.data_module_of(self), DataModule) else model.check_input(x)
+        x, data = x_of(batch, model.input_key), lightning.data_module_of(self)
+        # What is held in memory was checked as a whole when training started.
+        return model.flat_input(x) if isinstance(data, DataModule) and data.in_memory else model.check_input(x)
 
     def _changes_theta(self, global_step: int) -> bool:
         return not self.models[0].phi() or global_step >= self.models[0].phi_warmup_steps

@@ -101,6 +101,7 @@ def test_the_bundled_set_has_the_benchmarks_sizes_and_mnists_statistics(bundled)
         assert on[12:16, 12:16].mean() > 0.3
     assert bundled.image_shape == (1, 28, 28)
     assert bundled.num_pixels == 784
+    assert [bundled.labels(name).bincount().min().item() > 800 for name in ("train", "valid", "test")] == [True] * 3
     assert bundled.config == {"class_path": "dvae.data.BinarizedMNIST", "init_args": {}}
 
 
@@ -119,9 +120,10 @@ def test_the_mean_is_the_training_sets(bundled):
 
 def test_the_readme_gives_the_bundled_arrays_checksums():
     with np.load(bundled_folder("data") / "binarized_mnist.npz", allow_pickle=False) as arrays:
-        sums = {name: hashlib.sha256(arrays[name].tobytes()).hexdigest() for name in ("train", "valid", "test")}
+        sums = {name: hashlib.sha256(arrays[name].tobytes()).hexdigest() for name in arrays}
+    assert len(sums) == 6
     readme = (bundled_folder("data") / "README.md").read_text()
-    assert sums == dict(re.findall(r"^\s*(train|valid|test)\s+([0-9a-f]{64})\s*$", readme, flags=re.MULTILINE))
+    assert sums == dict(re.findall(r"^\s*((?:train|valid|test)(?:_labels)?)\s+([0-9a-f]{64})\s*$", readme, flags=re.MULTILINE))
 
 
 @pytest.fixture(scope="module")
@@ -395,7 +397,9 @@ def test_a_trainer_validates_and_tests_on_every_example_in_order():
     data = ArrayData(numbered(23), numbered(7), numbered(9), batch_size=4, eval_batch_size=5)
     run = trainer(max_epochs=1, num_sanity_val_steps=0)
     run.fit(model, data)
-    assert indices(model.evaluated, 7) == [[0, 1, 2, 3, 4], [5, 6]]
+    once = indices(model.evaluated, 7)
+    assert [len(batch) for batch in once] == [5, 2]
+    assert sorted(place for batch in once for place in batch) == list(range(7))
     model.evaluated.clear()
     run.test(model, data, verbose=False)
     assert indices(model.evaluated, 9) == [[0, 1, 2, 3, 4], [5, 6, 7, 8]]
@@ -553,23 +557,18 @@ class Objects:
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        (
-            np.full((3, 4), 255, np.uint8),
-            r"train must have values in \[0, 1\], got values from 255 to 255; divide grey levels by 255",
-        ),
-        (np.full((3, 4), 1.5), r"train must have values in \[0, 1\]"),
-        (np.full((3, 4), -0.1), r"train must have values in \[0, 1\]"),
-        (np.full((3, 4), np.nan), r"train must have values in \[0, 1\], got NaN"),
-        (np.full((3, 4), np.inf), r"train must have values in \[0, 1\]"),
-        (np.array([[0.0, np.nan, 1.0]]), r"train must have values in \[0, 1\]"),
-        (np.full((3, 4), 1 + 1e-12), r"train must have values in \[0, 1\]"),
-        (torch.full((3, 4), float("nan")), r"train must have values in \[0, 1\]"),
+        (np.full((3, 4), np.nan), "train must have finite values, got NaN"),
+        (np.full((3, 4), np.inf), "train must have finite values, got infinity"),
+        (np.full((3, 4), -np.inf), "train must have finite values, got infinity"),
+        (np.array([[0.0, np.nan, 1.0]]), "train must have finite values"),
+        (np.full((3, 4), 2**25), "train must have integers of at most 16777216, which float32 tells apart, got 33554432"),
+        (torch.full((3, 4), float("nan")), "train must have finite values"),
         (np.zeros((0, 4)), "train must be .* at least one example"),
         (np.zeros((4, 0)), "train must be .* at least one example"),
         (np.zeros(4), "train must be"),
         (np.zeros(()), "train must be"),
         (np.zeros((2, 2), complex), "train must be an array of numbers"),
-        (torch.zeros((2, 2), dtype=torch.complex64), "train must be an array of numbers"),
+        (torch.zeros((2, 2), dtype=torch.complex64), "train must be an array of real numbers"),
         (np.array([["a", "b"]]), "train must be an array of numbers"),
         (np.array([[Objects()]]), "train must be an array of numbers"),
         ([[0, 1], [0]], "train must be an array of numbers"),
@@ -593,7 +592,12 @@ def test_bad_arrays_are_refused(train, message):
         ({"valid_fraction": 0.01}, "valid_fraction must leave both sets an example"),
         ({"valid_fraction": 0.5, "valid": np.zeros((2, 4))}, "valid_fraction must be None"),
         ({"valid": np.zeros((2, 5))}, "all splits must have as many pixels as train, got {'train': 4, 'valid': 5}"),
-        ({"test": np.full((2, 4), 2.0)}, "test must have values"),
+        ({"test": np.full((2, 4), np.nan)}, "test must have finite values"),
+        ({"divide_by": 0}, "divide_by must be positive, got 0"),
+        ({"workers": -1}, "workers must be"),
+        ({"labels": np.zeros(2, int)}, r"labels of train must be 3 whole numbers, got int64 \[2\]"),
+        ({"labels": {"test": np.zeros(3, int)}}, "labels must be of splits that there are, train, got test"),
+        ({"in_memory": False}, "train must be a file where in_memory is False, got ndarray"),
         ({"packed_size": 0}, "packed_size must be"),
         ({"packed_size": 32}, r"train must be bit-packed, uint8 \[N, 4\], got float64"),
     ],
