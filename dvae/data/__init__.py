@@ -35,27 +35,39 @@ seed and epoch.
 
 from dvae.data.arrays import Splits, binarize
 from dvae.data.batches import Examples, StoredExamples, StreamedExamples, labels_of, x_of
+from dvae.data.hub import HuggingFaceData
+from dvae.data.images import ImageFolder
 from dvae.data.loader import TensorLoader
 from dvae.data.mnist import MNIST, BinarizedMNIST, FashionMNIST
 from dvae.data.module import ArrayData, DataModule
 from dvae.data.omniglot import Omniglot
+from dvae.data.photos import PhotoPatches
 from dvae.data.source import data_module, examples_of, load_split
+from dvae.data.sparse import SparseCounts
 from dvae.data.stores import FileStore, Store, Subset, TensorStore
+from dvae.data.tables import Table
+from dvae.data.words import Docstrings
 
 __all__ = [
     "MNIST",
     "ArrayData",
     "BinarizedMNIST",
     "DataModule",
+    "Docstrings",
     "Examples",
     "FashionMNIST",
     "FileStore",
+    "HuggingFaceData",
+    "ImageFolder",
     "Omniglot",
+    "PhotoPatches",
+    "SparseCounts",
     "Splits",
     "Store",
     "StoredExamples",
     "StreamedExamples",
     "Subset",
+    "Table",
     "TensorLoader",
     "TensorStore",
     "binarize",

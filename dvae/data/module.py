@@ -17,7 +17,6 @@ from dvae.config import Configurable
 from dvae.data.arrays import (
     BINARIZE,
     EVALUATE,
-    HOLD_OUT,
     LOOK,
     SPLITS,
     Source,
@@ -32,12 +31,12 @@ from dvae.data.arrays import (
     compact,
     label_tensor,
     layout,
-    number_tensor,
     pick,
     unpacked,
 )
 from dvae.data.batches import StoredExamples
 from dvae.data.loader import TensorLoader
+from dvae.data.splitting import check_fraction, hold_out
 from dvae.data.stores import Changed, FileStore, Store, Subset, TensorStore
 from dvae.errors import InputError
 from dvae.noise import mixed_seed
@@ -360,8 +359,7 @@ class ArrayData(DataModule):
             divide_by=divide_by,
             workers=workers,
         )
-        if valid_fraction is not None and not 0 < valid_fraction < 1:
-            raise InputError(f"valid_fraction must lie in (0, 1), got {valid_fraction}")
+        check_fraction("valid_fraction", valid_fraction)
         if packed_size is not None:
             check_count("packed_size", packed_size)
             if not in_memory:
@@ -380,9 +378,7 @@ class ArrayData(DataModule):
             if unknown := set(labels) - set(parts):
                 raise InputError(f"labels must be of splits that there are, {', '.join(parts)}, got {', '.join(sorted(unknown))}")
         if self.valid_fraction is not None:
-            if "valid" in parts:
-                raise InputError(f"valid_fraction must be None where there is a validation set already, got {self.valid_fraction}")
-            return self._hold_out(parts, labels, self.valid_fraction)
+            parts, labels = hold_out(parts, labels, self.valid_fraction, self.data_seed)
         return Splits(**parts, labels=labels)
 
     def _arrays(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -425,21 +421,6 @@ class ArrayData(DataModule):
             elif source is not None:
                 raise InputError(f"{name}: the .npz file must hold one array, or one named {name!r}, got {sorted(members)}")
         return parts, labels
-
-    def _hold_out(self, parts: Mapping[str, Any], labels: Mapping[str, Any], fraction: float) -> Splits:
-        train: Any = parts["train"]
-        train = train if isinstance(train, Store) else number_tensor(train, "train")
-        held = round(fraction * len(train))
-        if not 0 < held < len(train):
-            raise InputError(f"valid_fraction must leave both sets an example, got {fraction} of {len(train)}")
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(mixed_seed(self.data_seed, HOLD_OUT)))
-        places = {"train": order[held:].sort().values, "valid": order[:held].sort().values}
-        divided = {name: Subset(train, own) if isinstance(train, Store) else train[own] for name, own in places.items()}
-        kept = {name: own for name, own in labels.items() if name != "train"}
-        if "train" in labels:
-            own = label_tensor(labels["train"], "train", len(train))
-            kept |= {name: own[chosen] for name, chosen in places.items()}
-        return Splits(**{**parts, **divided}, labels=kept)
 
 
 # Examples of data in files that mean and standard deviation are taken of.

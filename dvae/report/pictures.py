@@ -64,7 +64,8 @@ _COLUMNS = 8
 
 
 def _grid(model: VAE, pixels: Tensor, image_shape: Sequence[int] | None) -> Tensor:
-    shape = tuple(image_shape or image_shape_of(pixels.shape[-1]))
+    fits = image_shape is not None and math.prod(image_shape) == pixels.shape[-1]
+    shape = tuple(image_shape) if image_shape is not None and fits else image_shape_of(pixels.shape[-1])
     images = _brightness(model, pixels.float().cpu()).reshape(-1, *shape)
     if shape[0] not in (1, 3):
         # Channels that are no colours: side by side, in grey.
