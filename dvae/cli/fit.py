@@ -17,16 +17,19 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.plugins import CheckpointIO
+from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from dvae import data as _data  # makes the data modules' short names known to the parser
 from dvae.cli import configs, hints, resume, runs
 from dvae.cli.arguments import flags_of, names, quiet_lightning, usage_sentence
+from dvae.cli.data import build_data, fill_in_sizes, flags_of_source
 from dvae.cli.encode import save_codes
 from dvae.cli.errors import UsageError, first_line, told
 from dvae.cli.help import Wide, readable
 from dvae.config import MOVED, class_paths, import_class
-from dvae.data.mnist import holds_packed_mnist
+from dvae.data.batches import loader_of
 from dvae.errors import InputError
+from dvae.training import record
 from dvae.training.callbacks import Pictures
 from dvae.training.checkpoints import Checkpoint as Saved
 from dvae.training.checkpoints import DurableCheckpointIO, find_checkpoint
@@ -94,18 +97,20 @@ def main(command: str, arguments: Sequence[str]) -> int:
     )
     folder = cli.trainer.log_dir  # a broadcast, which every process must join
     if command == "fit" and cli.trainer.is_global_zero:
-        _say_what_was_done(cli.trainer, folder)
+        config = cli.config[command]
+        _say_what_was_done(cli.trainer, folder, [config.model.as_dict(), config.data.as_dict()])
     return 0
 
 
-def _say_what_was_done(trainer: pl.Trainer, folder: str | None) -> None:
+def _say_what_was_done(trainer: pl.Trainer, folder: str | None, config: Any) -> None:
     callback = trainer.checkpoint_callback
     checkpoint = getattr(callback, "best_model_path", "") or getattr(callback, "last_model_path", "")
     elbo = trainer.callback_metrics.get("train/elbo")
     reached = "" if elbo is None else f", training ELBO {elbo:.2f} nats"
     print(f"trained for {trainer.global_step} updates{reached}; the run is in {folder}")
     if checkpoint:
-        print(f"evaluate it with: dvae evaluate {os.path.relpath(checkpoint)}")
+        foreign = any(not path.startswith(_OWN) for path in class_paths(config))
+        print(f"evaluate it with: dvae evaluate {os.path.relpath(checkpoint)}{' --trust' if foreign else ''}")
 
 
 class _Parser(LightningArgumentParser):
@@ -245,7 +250,12 @@ class _CLI(LightningCLI):
             resume.require_something_to_do(self.checkpoint, config.trainer.max_steps)
         free = resume.FREE_IN_TRAINING if fits else resume.FREE_IN_MEASURING
         model = resume.model_config(self.checkpoint, config.model.as_dict(), self.given, free, config.trust)
-        self.config = self.parser.parse_object({self.command: {"model": configs.current(model)}}, self.config)
+        known: dict[str, Any] = {"model": configs.current(model)}
+        data = record.data_of(self.checkpoint.content)
+        if not fits and isinstance(data, dict) and not any(key.split(".")[0] == "data" for key in self.given):
+            resume.require_trust(self.checkpoint, class_paths(data), config.trust)
+            known["data"] = configs.current(data)
+        self.config = self.parser.parse_object({self.command: known}, self.config)
 
     def _checkpoint_path(self, config: Any) -> Path:
         if self.command != "fit":
@@ -274,7 +284,7 @@ class _CLI(LightningCLI):
             if self.command == "fit" and runs.have_folders(config.trainer.logger):
                 self.table = runs.run_table(config.runs, config.name)
                 runs.put_loggers_into(config.trainer.logger, Path(self.table.log_dir))
-            super().instantiate_classes()
+            self._instantiate_with_data()
             several = resume.replicas_of(self.checkpoint) if self.checkpoint is not None and self.command != "fit" else None
             if several is not None:
                 self.model = several
@@ -290,6 +300,17 @@ class _CLI(LightningCLI):
             if told(error) or any(not path.startswith(_OWN) for path in class_paths(config.as_dict())):
                 raise
             raise InputError(f"config: cannot build what it describes ({type(error).__name__}: {first_line(error)})") from error
+
+    def _instantiate_with_data(self) -> None:
+        """The data first: a model that is not told its size takes theirs."""
+        config = self.config[self.command]
+        described = config.data
+        data = build_data(described)
+        if self.checkpoint is None:
+            fill_in_sizes(config.model, data)
+        config.data = data
+        super().instantiate_classes()
+        config.data = described
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config, trainer = self.config[self.command], self.config_init[self.command].trainer
@@ -328,6 +349,8 @@ class _CLI(LightningCLI):
         if Path(out).suffix != ".npz":
             raise InputError(f"out must be a .npz file, got {out}")
         kwargs["return_predictions"] = True
+        if not is_overridden("predict_dataloader", self.datamodule, pl.LightningDataModule):
+            kwargs |= {"dataloaders": loader_of(self.datamodule, "test"), "datamodule": None}
         batches = self.trainer.predict(**kwargs)
         codes = torch.cat([torch.as_tensor(batch).cpu() for batch in batches or []]).numpy()
         print(save_codes(codes, out, binary=self.model.latent.family.binary))
@@ -369,21 +392,7 @@ def _rewritten(arguments: Sequence[str]) -> list[str]:
         if name == "--without" and value:
             new = f"[{', '.join(names(value))}]"
         if name == "--data" and value:
-            new, more = _data_class(value)
+            new, more = flags_of_source(value)
         result += [f"{flag}{equals}{new}" if argument.startswith("--") else new, *more]
         previous = argument if argument.startswith("--") and not equals else ""
     return result
-
-
-def _data_class(source: str) -> tuple[str, list[str]]:
-    """The data module that reads a source, and the flags that tell it so; as in :func:`dvae.data.data_module`."""
-    path = Path(source)
-    if source == "bundled":
-        return "dvae.data.BinarizedMNIST", []
-    if path.is_dir() or (path.suffix == ".npz" and path.is_file() and holds_packed_mnist(path)):
-        return "dvae.data.BinarizedMNIST", ["--data.path", source]
-    if path.suffix == ".mat":
-        return "dvae.data.Omniglot", ["--data.path", source]
-    if path.suffix in (".npz", ".npy"):
-        return "dvae.data.ArrayData", ["--data.train", source]
-    return source, []

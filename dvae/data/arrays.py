@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zipfile
 from collections.abc import Mapping, Sequence
 from math import ceil, isqrt
 from numbers import Integral
@@ -198,6 +199,15 @@ def arrays_of(source: Any, name: str) -> dict[str, Any]:
         if "allow_pickle" in str(error) and path.suffix in (".npy", ".npz"):
             raise InputError(f"{name}: {path} holds pickled objects or is damaged; expected arrays of numbers") from None
         raise InputError(f"{name} must be a .npz or .npy file, but {path} cannot be read as one ({reason_of(error)})") from None
+
+
+def arrays_in(path: Path) -> list[str]:
+    """The names of the arrays in a ``.npz`` file, none of which is read; none where it is no such file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except (OSError, zipfile.BadZipFile):
+        return []
 
 
 def pick(arrays: Mapping[str, Any], name: str) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from dvae.data.arrays import SPLITS, Splits, arrays_of, check_file, reason_of, unpacked
+from dvae.data.arrays import SPLITS, Splits, arrays_in, arrays_of, check_file, reason_of, unpacked
 from dvae.data.module import DataModule
 from dvae.errors import InputError
 from dvae.resources import bundled_folder
@@ -141,11 +141,11 @@ class FashionMNIST(MNIST):
 
 def holds_packed_mnist(path: Path) -> bool:
     """Whether a file holds three splits of 28 x 28 bits in 98 bytes an example."""
+    if not set(SPLITS) <= set(arrays_in(path)):
+        return False
     arrays = arrays_of(path, "data")
     # 0 and 1 alone would be ordinary data of 98 pixels.
-    return set(SPLITS) <= set(arrays) and all(
-        arrays[name].dtype == np.uint8 and arrays[name].shape[1:] == (98,) and (arrays[name] > 1).any() for name in SPLITS
-    )
+    return all(arrays[name].dtype == np.uint8 and arrays[name].shape[1:] == (98,) and (arrays[name] > 1).any() for name in SPLITS)
 
 
 def _read_amat(path: Path) -> np.ndarray:

@@ -37,8 +37,9 @@ _EXTRA = {"skimage": "scikit-image", "sklearn": "scikit-learn"}
 class PhotoPatches(DataModule):
     """Square patches of ten colour photographs, as bytes 0, ..., 255: a real data set of colours without a download.
 
-    Seven photographs of scikit-image are for training, one of matplotlib for validation, two of scikit-learn for the test; each
-    gives equally many patches, at places drawn by ``data_seed``, half of them from the photograph at half its size. A patch's label is the number of its photograph. The likelihood for bytes is :class:`dvae.likelihoods.DiscretizedLogistic`.
+    Seven photographs of scikit-image are for training, one of matplotlib for validation, two of scikit-learn for the test. Each
+    gives equally many patches, at places drawn by ``data_seed``, half of them from the photograph at half its size. A patch's label
+    is the number of its photograph. The likelihood for bytes is :class:`dvae.likelihoods.DiscretizedLogistic`.
 
     Arguments:
         size: side of a patch, pixels: 32 or 64, for example.

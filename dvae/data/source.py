@@ -10,25 +10,27 @@ import numpy as np
 import pytorch_lightning as pl
 from torch import Tensor
 
-from dvae.config import check_yaml_text, class_paths, instantiate
+from dvae.config import check_yaml_text, class_paths, instantiate, public_path
 from dvae.data.arrays import SPLITS, check_file
 from dvae.data.batches import Examples, StreamedExamples, loader_of
+from dvae.data.hub import HuggingFaceData
+from dvae.data.images import ImageFolder
 from dvae.data.mnist import BinarizedMNIST, holds_packed_mnist
 from dvae.data.module import ArrayData, DataModule
 from dvae.data.omniglot import Omniglot
+from dvae.data.sparse import SparseCounts, holds_sparse_matrix
+from dvae.data.tables import Table
 from dvae.errors import InputError
 
-__all__ = ["data_module", "examples_of", "load_split"]
+__all__ = ["data_module", "described", "examples_of", "is_loader", "load_split"]
 
 
 def data_module(source: Any = None, *, trust: bool = False) -> pl.LightningDataModule:
     """The data module that ``source`` means.
 
     Arguments:
-        source: a data module, which is returned; a config of one (``module.config``); None or "bundled" for
-            :class:`BinarizedMNIST`, and so do a folder of ``.amat`` files or a bit-packed ``.npz``; another ``.npz`` or ``.npy``
-            file for :class:`ArrayData`; a ``.mat`` file for :class:`Omniglot`; the import path of a class of data modules, or its
-            config as YAML; or an array or a tensor, the training set.
+        source: a data module, which is returned; a config of one (``module.config``); the import path of a class of data modules,
+            or its config as YAML; an array or a tensor, the training set; or what :func:`described` takes.
         trust: import a class from outside ``dvae`` that a config names.
 
     Raises:
@@ -36,8 +38,6 @@ def data_module(source: Any = None, *, trust: bool = False) -> pl.LightningDataM
     """
     if isinstance(source, pl.LightningDataModule):
         return source
-    if source is None or (isinstance(source, str) and source == "bundled"):
-        return BinarizedMNIST()
     if isinstance(source, Mapping):
         foreign = [name for name in class_paths(source) if not name.startswith("dvae.")]
         if foreign and not trust:
@@ -48,19 +48,49 @@ def data_module(source: Any = None, *, trust: bool = False) -> pl.LightningDataM
         return instantiate(source, pl.LightningDataModule, "data")
     if isinstance(source, (np.ndarray, Tensor)):
         return ArrayData(source)
-    if not isinstance(source, (str, Path)):
+    if not isinstance(source, (str, Path, type(None))):
         raise InputError(f"data must be a data module, its config, an array or a path, got {type(source).__name__}")
+    if isinstance(source, str) and source != "bundled" and not Path(source).exists():
+        config = _as_config(source)
+        if config is not None:
+            return data_module(config, trust=trust)
+    return instantiate(described(source), pl.LightningDataModule, "data")
+
+
+def described(source: str | Path | None) -> dict[str, Any]:
+    """The config of the data module that reads a file or a folder.
+
+    Arguments:
+        source: None or "bundled" for :class:`BinarizedMNIST`; a folder of images, of ``.amat`` files, or that ``save_to_disk`` of
+            Hugging Face's datasets wrote; a ``.npz`` file of arrays, of one sparse matrix or of bit-packed MNIST; a ``.npy``,
+            ``.csv``, ``.parquet`` or ``.mat`` file.
+
+    Raises:
+        InputError: there is no such file or folder.
+    """
+    if source is None or source == "bundled":
+        return _config(BinarizedMNIST)
     path = Path(source)
-    if isinstance(source, str) and not path.exists() and (config := _as_config(source)) is not None:
-        return data_module(config, trust=trust)
     if path.is_dir():
-        return BinarizedMNIST(path=path)
+        if any(path.glob("*.amat")):
+            return _config(BinarizedMNIST, path=str(path))
+        if any((path / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
+            return _config(HuggingFaceData, dataset=str(path))
+        return _config(ImageFolder, path=str(path))
     check_file(path, "data")
     if path.suffix == ".mat":
-        return Omniglot(path)
+        return _config(Omniglot, path=str(path))
+    if path.suffix in (".csv", ".parquet", ".pq"):
+        return _config(Table, train=str(path))
+    if path.suffix == ".npz" and holds_sparse_matrix(path):
+        return _config(SparseCounts, train=str(path))
     if path.suffix == ".npz" and holds_packed_mnist(path):
-        return BinarizedMNIST(path=path)
-    return ArrayData(path)
+        return _config(BinarizedMNIST, path=str(path))
+    return _config(ArrayData, train=str(path))
+
+
+def _config(cls: type, **arguments: Any) -> dict[str, Any]:
+    return {"class_path": public_path(cls), "init_args": arguments}
 
 
 def _as_config(text: str) -> dict[str, Any] | None:

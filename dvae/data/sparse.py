@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dvae.data.arrays import Splits, check_file, reason_of
+from dvae.data.arrays import Splits, arrays_in, check_file, reason_of
 from dvae.data.module import DataModule
 from dvae.data.splitting import check_fraction, hold_out
 from dvae.data.stores import Store
 from dvae.errors import InputError
 
-__all__ = ["SparseCounts", "SparseStore"]
+__all__ = ["SparseCounts", "SparseStore", "holds_sparse_matrix"]
 
 
 class SparseStore(Store):
@@ -87,6 +87,11 @@ class SparseCounts(DataModule):
             if fraction is not None:
                 parts, labels = hold_out(parts, labels, fraction, self.data_seed, split)
         return Splits(**parts, labels=labels)
+
+
+def holds_sparse_matrix(path: Path) -> bool:
+    """Whether a ``.npz`` file holds what ``scipy.sparse.save_npz`` writes."""
+    return {"data", "shape", "format"} <= set(arrays_in(path))
 
 
 def _store(source: Any, name: str) -> SparseStore:

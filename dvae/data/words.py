@@ -24,8 +24,8 @@ _WORD = re.compile(r"[a-z]{3,}")
 _STOP = frozenset(
     _WORD.findall(
         "the and for that with this from are not will can has have which but was been its then than when where all any may must "
-        "one two you your they them there these those into used use using only also each such same other more some does should would "
-        "see how what who why our out over under between after before about because return returns returned none true false"
+        "one two you your they them there these those into used use using only also each such same other more some does should "
+        "would see how what who why our out over under between after before about because return returns returned none true false"
     )
 )
 _SKIPPED = ("test", "tests", "encodings", "idlelib", "lib2to3", "site-packages", "turtledemo", "pydoc_data", "__pycache__")

@@ -33,4 +33,6 @@ def check_values(likelihood: Likelihood, x: Tensor) -> None:
     except InputError as error:
         names = " or ".join(f"dvae.likelihoods.{name}" for name in suited(x))
         hint = f": likelihood={names} takes such data" if names else ", which no likelihood takes"
+        if likelihood.high == 1 and DiscretizedLogistic().covers(x):
+            hint += "; divide_by=255, of the data, makes grey levels in [0, 1] of bytes"
         raise InputError(f"{error} under {type(likelihood).__name__}{hint}") from None

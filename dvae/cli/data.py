@@ -1,0 +1,61 @@
+"""Data on the command line: the module that reads them, and what a model takes from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from jsonargparse import Namespace
+
+from dvae.config import instantiate
+from dvae.data import DataModule, x_of
+from dvae.data.batches import loader_of
+from dvae.data.source import described
+
+__all__ = ["build_data", "fill_in_sizes", "flags_of_source"]
+
+_DEFAULT = (784, (1, 28, 28))
+
+
+def flags_of_source(source: str) -> tuple[str, list[str]]:
+    """The data module that reads a file or a folder, and the flags that tell it so; a class stays as it is."""
+    if source != "bundled" and not Path(source).exists():
+        return source, []
+    config = described(source)
+    flags = [text for name, value in config["init_args"].items() for text in (f"--data.{name}", str(value))]
+    return config["class_path"], flags
+
+
+def build_data(config: Namespace) -> pl.LightningDataModule:
+    """The data module of a config, which it carries with it into checkpoints."""
+    described = config.as_dict()
+    module = instantiate(described, pl.LightningDataModule, "data")
+    if not hasattr(module, "config"):
+        module.config = described  # type: ignore[attr-defined]
+    return module
+
+
+def fill_in_sizes(model: Namespace, data: pl.LightningDataModule) -> None:
+    """Give a model's config the size of the data's examples where it says none, and it is not the default's."""
+    arguments = model.init_args
+    if any(arguments.get(name) is not None or name not in arguments for name in ("num_pixels", "image_shape")):
+        return
+    num_pixels, shape = _size_of(data, arguments.get("input_key"))
+    if shape is not None and (num_pixels, shape) != _DEFAULT:
+        arguments.image_shape = list(shape)
+    elif num_pixels != _DEFAULT[0]:
+        arguments.num_pixels = num_pixels
+
+
+def _size_of(data: pl.LightningDataModule, input_key: Any) -> tuple[int, tuple[int, ...] | None]:
+    """Values of an example, and its (channels, height, width) where it is an image."""
+    if isinstance(data, DataModule):
+        return data.num_pixels, data.image_shape
+    # A look at the first batch must leave no trace in the run's random numbers.
+    with torch.random.fork_rng(devices=[]):
+        for batch in loader_of(data, "train"):
+            shape = tuple(x_of(batch, input_key).shape[1:])
+            return torch.Size(shape).numel(), shape if len(shape) == 3 else None
+    return _DEFAULT
