@@ -12,7 +12,7 @@ from typing import Any, Literal, NoReturn
 
 import pytorch_lightning as pl
 import torch
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -179,6 +179,7 @@ class _CLI(LightningCLI):
         _Parser.settings = self.pairs
         self.checkpoint: Saved | None = None
         self.table: runs.MetricsTable | None = None
+        self._data: pl.LightningDataModule | None = None
         super().__init__(*args, **kwargs)
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
@@ -305,15 +306,17 @@ class _CLI(LightningCLI):
         """The data first: a model that is not told its size takes theirs."""
         config = self.config[self.command]
         described = config.data
-        data = build_data(described)
+        self._data = build_data(described)
         if self.checkpoint is None:
-            fill_in_sizes(config.model, data)
-        config.data = data
+            fill_in_sizes(config.model, self._data)
+        # jsonargparse would read the data once more.
+        config.data = Namespace(class_path="pytorch_lightning.LightningDataModule")  # type: ignore[no-untyped-call]
         super().instantiate_classes()
         config.data = described
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         config, trainer = self.config[self.command], self.config_init[self.command].trainer
+        self.datamodule = self._data
         off = runs.switched_off(trainer)
         if self.command != "fit":
             # Nothing is trained that a checkpoint or a picture would be of.

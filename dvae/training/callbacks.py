@@ -12,7 +12,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_only
+from lightning_utilities.core.rank_zero import rank_zero_only, rank_zero_warn
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, TQDMProgressBar
 from torch import Tensor
 
@@ -78,7 +78,8 @@ class LastCheckpoint(Checkpoint):
     """Saves ``last.ckpt``, at intervals and where Ctrl-C or SIGTERM stops the run; from it a run goes on as if never stopped.
 
     All that was logged before is on the disk when it is saved. Where a validation is due, it is saved after that, and where an
-    epoch ends, after the first step of the next. A second signal ends the process at once.
+    epoch ends, after the first step of the next. A second signal ends the process at once. A warning says where the training loader
+    does not keep its place in an epoch.
 
     Arguments:
         every_n_train_steps: updates from one to the next.
@@ -107,6 +108,11 @@ class LastCheckpoint(Checkpoint):
         self._path = None if folder is None or trainer.fast_dev_run else Path(folder) / "checkpoints" / "last.ckpt"  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._path is not None and not lightning.keeps_its_place(trainer):
+            rank_zero_warn(
+                f"last.ckpt does not hold the place of {type(trainer.train_dataloader).__name__} in its epoch: a run that goes on from "
+                "it sees other batches than it would have. The modules of dvae.data and torchdata's StatefulDataLoader keep theirs"
+            )
         if self._row:
             step = int(self._row.pop("step"))
             for logger in trainer.loggers:

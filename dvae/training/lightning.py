@@ -43,6 +43,7 @@ __all__ = [
     "drop_cuda_check",
     "gathered",
     "is_attached",
+    "keeps_its_place",
     "largest_block",
     "logged_row",
     "logs_now",
@@ -184,6 +185,12 @@ def _next_batch(trainer: pl.Trainer, module: pl.LightningModule, as_is: bool) ->
         return batch
     batch = module._on_before_batch_transfer(trainer.precision_plugin.convert_input(batch), dataloader_idx=0)
     return trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+
+
+def keeps_its_place(trainer: pl.Trainer) -> bool:
+    """Whether a checkpoint holds where the training loader is in its epoch; in training."""
+    loader: Any = trainer.train_dataloader
+    return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
 
 
 # What Lightning is about to do
