@@ -101,6 +101,7 @@ class LastCheckpoint(Checkpoint):
         self._stop = 0
         self._asked = 0
         self._row: dict[str, float] = {}
+        self._places: list[Any] | None = None
         self._handlers: dict[int, Any] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -108,10 +109,11 @@ class LastCheckpoint(Checkpoint):
         self._path = None if folder is None or trainer.fast_dev_run else Path(folder) / "checkpoints" / "last.ckpt"  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._places = None
         if self._path is not None and not lightning.keeps_its_place(trainer):
             rank_zero_warn(
                 f"last.ckpt does not hold the place of {type(trainer.train_dataloader).__name__} in its epoch: a run that goes on from "
-                "it sees other batches than it would have. The modules of dvae.data and torchdata's StatefulDataLoader keep theirs"
+                "it sees others than it would have. The modules of dvae.data and torchdata's StatefulDataLoader keep theirs"
             )
         if self._row:
             step = int(self._row.pop("step"))
@@ -146,12 +148,18 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # A checkpoint that is saved after the run finds its loaders at their start again.
+        self._places = lightning.loader_places(trainer)
         for signum, handler in self._handlers.items():
             signal.signal(signum, handler)
         self._handlers = {}
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self.on_train_end(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._places is not None:
+            lightning.put_loader_places(checkpoint, self._places)
 
     def state_dict(self) -> dict[str, Any]:
         return {"row": self._row}

@@ -45,8 +45,10 @@ __all__ = [
     "is_attached",
     "keeps_its_place",
     "largest_block",
+    "loader_places",
     "logged_row",
     "logs_now",
+    "put_loader_places",
     "restore_cuda_check",
     "train_apart",
     "updates_alone",
@@ -191,6 +193,17 @@ def keeps_its_place(trainer: pl.Trainer) -> bool:
     """Whether a checkpoint holds where the training loader is in its epoch; in training."""
     loader: Any = trainer.train_dataloader
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+
+
+def loader_places(trainer: pl.Trainer) -> list[Any]:
+    """What the training loaders that keep their place say of it; in training, or when it ends."""
+    return list(trainer.fit_loop.on_save_checkpoint().get("combined_loader", []))
+
+
+def put_loader_places(checkpoint: dict[str, Any], places: list[Any]) -> None:
+    """Have a run that goes on from a checkpoint start its loaders at these places."""
+    if places:
+        checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"] = places
 
 
 # What Lightning is about to do
