@@ -11,12 +11,13 @@ from typing import Any, Generic, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from typing_extensions import TypeVar
 
-from dvae.config import Module
+from dvae.config import Module, public_path
 from dvae.errors import InputError
 from dvae.functional import frozen
-from dvae.latents import Bernoulli, Latent
+from dvae.latents import Bernoulli, Latent, of
 from dvae.objectives import importance_weighted_bound
 
 __all__ = ["Draw", "Estimate", "GradientEstimator", "Objective", "value_and_derivative"]
@@ -49,9 +50,10 @@ class Estimate(NamedTuple):
         with g detached in the second term.
 
         Arguments:
-            logits: [B, D], those that the estimate was made at, with their graph.
+            logits: [B, D], those that the estimate was made at, with their graph; of a distribution of PyTorch's
+                ``dvae.latents.of(q).logits``.
         """
-        event = tuple(range(1, self.grad.dim()))
+        event = tuple(range(self.value.dim(), self.grad.dim()))
         surrogate = self.value + (self.grad.detach() * logits).sum(event)
         return (self.grad.square().sum(event) - surrogate).mean()
 
@@ -165,7 +167,14 @@ class GradientEstimator(Module, Generic[Q]):
             self.build(num_latents, num_context)
             self.is_built = True
 
-    def draw(self, f: Objective, q: Latent, *, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Draw:
+    def draw(
+        self,
+        f: Objective,
+        q: Latent | Distribution,
+        *,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Draw:
         """The first half: noise, samples, and f at the hard ones with its graph.
 
         Arguments:
@@ -174,21 +183,20 @@ class GradientEstimator(Module, Generic[Q]):
         Raises:
             InputError: the estimator does not support q's family, or f returns another shape than [K, B].
         """
-        self.require_support(type(q))
-        q = q.detach()
+        latent: Latent = self._supported(q).detach()
         if noise is None:
-            noise = q.noise(self.num_noise, self.num_samples, generator=generator)
-        z = q.relaxed(noise[0])
-        b = q.hard(z)
+            noise = latent.noise(self.num_noise, self.num_samples, generator=generator)
+        z = latent.relaxed(noise[0])
+        b = latent.hard(z)
         value = _floating(f(b), b.dtype)
-        expected = (self.num_samples, *q.batch_shape)
+        expected = (self.num_samples, *latent.batch_shape)
         if value.shape != expected:
             raise InputError(
                 f"f must return one value per example, shape {expected}, for samples {tuple(b.shape)}; got {tuple(value.shape)}"
             )
         return Draw(noise, z, b, value)
 
-    def estimate(self, f: Objective, q: Latent, draw: Draw, context: Tensor | None = None) -> Tensor:
+    def estimate(self, f: Objective, q: Latent | Distribution, draw: Draw, context: Tensor | None = None) -> Tensor:
         """The second half: the gradient, of the logits' shape, and one advance of the running statistics.
 
         Everybody who wants a gradient comes through here: f is frozen, q and the draw are cut from the graph.
@@ -203,26 +211,25 @@ class GradientEstimator(Module, Generic[Q]):
             InputError: f is a plain function of trainable parameters, or has no derivative where one is needed; the estimator does
                 not support q's family; or the equation gives another shape than it should.
         """
-        self.require_support(type(q))
-        q = q.detach()
+        latent: Latent = self._supported(q).detach()
         f = _frozen(f, draw.value)
         if self.differentiates and not self._derivative_checked and not torch.compiler.is_compiling():
             self._require_derivative(f, draw.b)
         draw = Draw(draw.noise, draw.z.detach(), draw.b, draw.value.detach().to(draw.z.dtype))
-        grad = self.gradient(f, cast(Q, q), draw, context)
-        expected = (*draw.value.shape, *q.logits.shape[-q.event_dim :])
+        grad = self.gradient(f, cast(Q, latent), draw, context)
+        expected = (*draw.value.shape, *latent.logits.shape[-latent.event_dim :])
         if grad.shape != expected:
             raise InputError(
                 f"{type(self).__name__}.gradient must return a gradient for each sample, shape {expected}, got {tuple(grad.shape)}"
             )
         if self.training:
             self.update(draw)
-        return grad if q.logits.dim() == grad.dim() else grad.mean(0)
+        return grad if latent.logits.dim() == grad.dim() else grad.mean(0)
 
     def forward(
         self,
         f: Objective,
-        q: Latent,
+        q: Latent | Distribution,
         context: Tensor | None = None,
         *,
         noise: Tensor | None = None,
@@ -232,7 +239,8 @@ class GradientEstimator(Module, Generic[Q]):
 
         Arguments:
             f: the objective. Trainable parameters that it uses must be its own: then f is an ``nn.Module``, which can be frozen.
-            q: the latent distribution, logits [B, D].
+            q: the latent distribution, logits [B, D], or [D] for a single example without a dimension of its own; one of
+                ``torch.distributions`` becomes that of :func:`dvae.latents.of`.
             context: [B, C], for control variates that look at the input.
             noise: [num_noise, K, B, D]; drawn from ``generator`` where it is None.
 
@@ -240,7 +248,7 @@ class GradientEstimator(Module, Generic[Q]):
             InputError: f is a plain function of trainable parameters, returns another shape than [K, B], or has no derivative where
                 one is needed; or the estimator does not support q's family.
         """
-        self.require_support(type(q))
+        q = self._supported(q)
         self.ensure_built(q.flat(q.mode()).shape[-1], 0 if context is None else context.shape[-1])
         draw = self.draw(f, q, noise=noise, generator=generator)
         return Estimate(self.combine(draw.value), self.estimate(f, q, draw, context))
@@ -248,8 +256,14 @@ class GradientEstimator(Module, Generic[Q]):
     def require_support(self, latent: type[Latent]) -> None:
         """An InputError where the equation does not hold for this family of latents."""
         if not issubclass(latent, self.latents):
-            supported = " or ".join(family.__name__ for family in self.latents)
-            raise InputError(f"{type(self).__name__} is for {supported} latents, got {latent.__name__}")
+            supported = [family.__name__ for family in self.latents]
+            given = public_path(latent) if latent.__name__ in supported else latent.__name__
+            raise InputError(f"{type(self).__name__} is for {' or '.join(supported)} latents, got {given}")
+
+    def _supported(self, q: Latent | Distribution) -> Latent:
+        latent = of(q)
+        self.require_support(type(latent))
+        return latent
 
     def _require_derivative(self, f: Objective, b: Tensor) -> None:
         # Without a derivative autograd gives zeros, silently: the estimate would be biased. Asked once, at the price of one f.
