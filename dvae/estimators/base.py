@@ -5,8 +5,10 @@ Shapes are written for Bernoulli latents, [*, B, D]; where another family has mo
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, NamedTuple, cast
 
 import torch
@@ -70,6 +72,9 @@ class Draw(NamedTuple):
     value: Tensor
     """[K, B], f(b); with its graph where :meth:`GradientEstimator.draw` made it, without in :meth:`GradientEstimator.gradient`."""
 
+
+# Those whose parameters were asked for before they were all there. Beside the objects, so that no copy is thought to be listed.
+_LISTED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 Q = TypeVar("Q", bound=Latent, default=Any)
 """The latents that an estimator is for."""
@@ -143,7 +148,10 @@ class GradientEstimator(Module, Generic[Q]):
         return importance_weighted_bound(value) if self.multi_sample else value.mean(0)
 
     def update(self, draw: Draw) -> None:
-        """Advance running statistics by this draw; called in training mode, after the gradient was computed."""
+        """Advance running statistics, which are buffers, by this draw; called in training mode, after the gradient was computed.
+
+        Assigned anew or changed in place: the buffers that it meets are its own.
+        """
 
     def build(self, num_latents: int, num_context: int) -> None:
         """Create the parameters whose shapes depend on the problem; called once, before the first estimate.
@@ -162,10 +170,43 @@ class GradientEstimator(Module, Generic[Q]):
         return {}
 
     def ensure_built(self, num_latents: int, num_context: int) -> None:
-        """Call :meth:`build` if it has not been called yet."""
+        """Call :meth:`build` if it has not been called yet: before an optimizer is made of the parameters.
+
+        Arguments:
+            num_latents, num_context: as in :meth:`build`.
+
+        Raises:
+            InputError: the parameters were listed before, as an optimizer is made, and would become more.
+        """
         if not self.is_built:
+            if self in _LISTED:
+                self._require_nothing_missed(num_latents, num_context)
             self.build(num_latents, num_context)
             self.is_built = True
+
+    def _require_nothing_missed(self, num_latents: int, num_context: int) -> None:
+        trial = copy.deepcopy(self)
+        trial.build(num_latents, num_context)
+        listed = {name for name, _ in self.named_parameters()}
+        missed = [name for name, _ in trial.named_parameters() if name not in listed]
+        if missed:
+            raise InputError(
+                f"the parameters of {type(self).__name__} were listed before it was built, so that an optimizer made of them would "
+                f"never train {', '.join(missed)}: make the estimator anew and call ensure_built(num_latents={num_latents}, "
+                f"num_context={num_context}) on it before making the optimizer"
+            )
+
+    def forget_listing(self) -> None:
+        """What was listed before it was built does not count: called where it becomes a part of what is listed anew, as a model."""
+        _LISTED.discard(self)
+
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """As of every module. Lists of parameters come through here, also those of a module that the estimator is in."""
+        if not self.is_built:
+            _LISTED.add(self)
+        return super().named_modules(memo, prefix, remove_duplicate)
 
     def draw(
         self,
@@ -222,7 +263,8 @@ class GradientEstimator(Module, Generic[Q]):
             raise InputError(
                 f"{type(self).__name__}.gradient must return a gradient for each sample, shape {expected}, got {tuple(grad.shape)}"
             )
-        if self.training:
+        if self.training and type(self).update is not GradientEstimator.update:
+            self._own_buffers()
             self.update(draw)
         return grad if latent.logits.dim() == grad.dim() else grad.mean(0)
 
@@ -252,6 +294,12 @@ class GradientEstimator(Module, Generic[Q]):
         self.ensure_built(q.flat(q.mode()).shape[-1], 0 if context is None else context.shape[-1])
         draw = self.draw(f, q, noise=noise, generator=generator)
         return Estimate(self.combine(draw.value), self.estimate(f, q, draw, context))
+
+    def _own_buffers(self) -> None:
+        # In a function of the buffers, such as a compiled step or a chain under vmap, those at hand must not be changed in place.
+        for module in self.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.clone())
 
     def require_support(self, latent: type[Latent]) -> None:
         """An InputError where the equation does not hold for this family of latents."""
@@ -292,7 +340,8 @@ def _frozen(f: Objective, value: Tensor) -> Objective:
     elif value.requires_grad:
         raise InputError(
             "f depends on trainable parameters, so it must be an nn.Module that owns them, got a plain function, which cannot be "
-            "frozen: its parameters would leak into the gradient's variance"
+            "frozen: its parameters would leak into the gradient's variance. Write class F(nn.Module) with the parameters, or the "
+            "modules that hold them, as attributes (self.decoder = decoder) and your function as its forward(self, b), and pass F()"
         )
 
     def plain(sample: Tensor, temperature: Tensor | None = None) -> Tensor:

@@ -115,6 +115,7 @@ class VAE(Module):
             raise InputError(f"kl must be 'sampled' for the K-sample bound of {type(first).__name__}, got {kl!r}")
         estimators = [first] + [copy.deepcopy(first) for _ in range(num_layers - 1)]
         for index, layer_estimator in enumerate(estimators):
+            layer_estimator.forget_listing()
             layer_estimator.ensure_built(num_features, num_pixels + index * num_features)
         self.estimators: Sequence[GradientEstimator] = nn.ModuleList(estimators)  # type: ignore[assignment]
         self.register_buffer("mean", torch.full((num_pixels,), 0.5))
