@@ -21,6 +21,7 @@ from dvae.models.building import require_at_least
 from dvae.noise import noise_stream, seeded_generator
 from dvae.objectives import importance_weighted_bound
 from dvae.priors import Prior
+from dvae.training import lightning
 from dvae.training.compilation import FAILURES, compiled, warn_not_compiled
 from dvae.training.run import Training
 from dvae.training.step import StepOutput, step_loss
@@ -262,6 +263,13 @@ class DiscreteVAE(VAE, Training):
         except FAILURES as error:
             self.stop_compiling(error)
             return step_loss(self, x, noise)
+
+    def replace_estimator(self, given: GradientEstimator | dict[str, Any]) -> None:
+        """As in :class:`dvae.models.VAE`; an InputError in the middle of a fit, whose optimizer has the old one's parameters."""
+        if lightning.is_fitted(self):
+            raise InputError("estimator cannot be replaced in the middle of a fit: assign it before Trainer.fit or after it")
+        super().replace_estimator(given)
+        self.save_hyperparameters(self.config["init_args"])
 
     def noise_stream(self, rank: int) -> int:
         """Where the training noise of one process comes from; see :meth:`dvae.models.VAE.training_noise`."""
