@@ -23,6 +23,10 @@ from dvae.priors import Factorial, Prior
 __all__ = ["VAE", "Layer"]
 
 
+# Nobody's model; a file can name any number.
+_MOST_LAYERS = 1000
+
+
 class Layer(NamedTuple):
     """One stochastic layer's distribution and its sample, hard or relaxed; ``z`` is the continuous sample behind it."""
 
@@ -92,6 +96,8 @@ class VAE(Module):
         super().__init__()
         num_pixels, self.image_shape = size_of_example(num_pixels, image_shape)
         require_at_least(1, num_latents=num_latents, num_layers=num_layers)
+        if num_layers > _MOST_LAYERS:
+            raise InputError(f"num_layers must be at most {_MOST_LAYERS}, got {num_layers}")
         if kl not in ("sampled", "analytic"):
             raise InputError(f"kl must be 'sampled' or 'analytic', got {kl!r}")
         self.num_pixels, self.num_latents, self.num_layers = num_pixels, num_latents, num_layers
