@@ -55,7 +55,8 @@ class DiscreteVAE(VAE, Training):
         optimizer: a config of another class of ``torch.optim``, over the same groups and with the settings above that it knows,
             such as ``{"class_path": "torch.optim.AdamW"}``; Adam where it is None. Adam and AdamW are part of the compiled step.
         lr_scheduler: a config of a class of ``torch.optim.lr_scheduler``, stepped once per update, such as
-            ``{"class_path": "torch.optim.lr_scheduler.CosineAnnealingLR", "init_args": {"T_max": 100000}}``.
+            ``{"class_path": "torch.optim.lr_scheduler.CosineAnnealingLR", "init_args": {"T_max": 100000}}``. Values for each
+            parameter group are two, theta's and phi's (theta's alone where there is no phi), also of one out of many replicas.
         gradient_clip_norm: largest norm of theta's gradient and, separately, of phi's; None for no clipping.
         accumulate_grad_batches: batches whose gradients are averaged before an update.
         phi_warmup_steps: the first updates change phi alone (1,000 in the paper for RELAX); skipped where there is no phi.

@@ -17,6 +17,7 @@ from dvae.data import DataModule, x_of
 from dvae.errors import InputError, NonFiniteError
 from dvae.training import lightning, record
 from dvae.training.compilation import FAILURES, NotCompilable
+from dvae.training.schedule import joint_scheduler
 from dvae.training.whole_step import WholeStep
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Training(pl.LightningModule):
         scheduler = self.models[0].lr_scheduler
         if scheduler is None:
             return optimizer
-        return [optimizer], [instantiate(scheduler, torch.optim.lr_scheduler.LRScheduler, "lr_scheduler", optimizer=optimizer)]
+        return [optimizer], [joint_scheduler(scheduler, optimizer, len(self.models), lambda: joint_optimizer(self.models[:1]))]
 
     def on_train_start(self) -> None:
         self._cuda_check = lightning.drop_cuda_check()
