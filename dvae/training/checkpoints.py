@@ -119,7 +119,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     for name, tensor in checkpoint["state_dict"].items():
         if isinstance(tensor, Tensor) and tensor.numel() > _num_stored(tensor) + _MORE_VALUES:
             raise InputError(f"checkpoint {path} is damaged: {name} has {tensor.numel()} values, of which the file holds few")
-    return checkpoint
+    return record.upgraded(checkpoint)
 
 
 @dataclass(frozen=True)
