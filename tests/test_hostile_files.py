@@ -294,6 +294,7 @@ HUGE = {
     "many classes": {"latent": "Categorical", "num_classes": 10**7},
     "many pixels": {"num_pixels": 10**8},
     "many pixels for an encoder of its own": {"num_pixels": 10**10, "encoder": mlp(16, 3, [4])},
+    "a large image": {"num_pixels": None, "image_shape": [1, 10**5, 10**5], "encoder": mlp(16, 3, [4])},
     "a wide encoder": {"encoder": mlp(16, 3, [10**5, 10**5])},
     "a deep encoder": {"encoder": mlp(16, 3, [1] * 10**5)},
     "a wide baseline": {"estimator": {"class_path": "dvae.estimators.NVIL", "init_args": {"hidden": [10**8]}}},

@@ -19,6 +19,7 @@ from torch.nn.modules.module import register_module_buffer_registration_hook, re
 from dvae.config import class_paths, import_class
 from dvae.errors import InputError
 from dvae.files import written_whole
+from dvae.models.building import size_of_example
 from dvae.training import record
 from dvae.training.module import DiscreteVAE
 
@@ -233,9 +234,11 @@ def _no_larger_than(tensors: Mapping[str, Any]) -> Iterator[None]:
 
 def _require_pixels(tensors: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
     # An encoder of its own is tried on an image, which is made outside of modules.
-    num_pixels, mean = arguments.get("num_pixels"), tensors.get("mean")
-    if isinstance(num_pixels, int) and isinstance(mean, Tensor) and num_pixels != mean.numel():
-        raise InputError(f"its argument num_pixels is {num_pixels}, but its tensors are of {mean.numel()} pixels")
+    given, mean = [arguments.get(name) for name in ("num_pixels", "image_shape")], tensors.get("mean")
+    if given != [None, None] and isinstance(mean, Tensor):
+        num_pixels, _ = size_of_example(*given)
+        if num_pixels != mean.numel():
+            raise InputError(f"its arguments are for {num_pixels} pixels, but its tensors for {mean.numel()}")
 
 
 def _num_stored(tensor: Tensor) -> int:
