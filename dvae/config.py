@@ -73,6 +73,24 @@ class Configurable:
             "init_args": dict(self.__dict__["_init_args"]),
         }
 
+    def record_argument(self, name: str, value: Any) -> None:
+        """Have the config follow where the part that a constructor argument made is replaced.
+
+        Arguments:
+            name: of the argument.
+            value: what it would be given today.
+
+        Raises:
+            InputError: the constructor does not take it, so that nothing could rebuild the object.
+        """
+        parameters = inspect.signature(type(self)).parameters
+        if name not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            raise InputError(
+                f"{name} cannot be replaced: {type(self).__name__} does not take it in its constructor, so that no checkpoint "
+                f"could rebuild the model; give {type(self).__name__}.__init__ an argument {name}"
+            )
+        self.__dict__["_init_args"] = {**self.__dict__["_init_args"], name: _plain(value)}
+
 
 class Module(Configurable, nn.Module):
     """A ``torch.nn.Module`` that remembers its constructor arguments: the base for encoders, decoders and estimators."""

@@ -274,6 +274,54 @@ def test_a_class_from_elsewhere_is_imported_only_with_trust(place, checkpoint, t
         assert not (tmp_path / "owned").exists()
 
 
+def relax(**arguments) -> dict:
+    return {"estimator": {"class_path": "dvae.estimators.RELAX", "init_args": arguments}}
+
+
+def mlp(n_in: int, n_out: int, hidden: list[int]) -> dict:
+    return {"class_path": "dvae.networks.MLP", "init_args": {"in_features": n_in, "out_features": n_out, "hidden": hidden}}
+
+
+HUGE = {
+    "a million layers": {"num_layers": 10**6},
+    "a billion layers": {"num_layers": 10**9},
+    "900 layers": {"num_layers": 900},
+    "a deep control variate": relax(hidden=4, depth=10**6),
+    "a wide control variate": relax(hidden=10**6, depth=2),
+    "a wider one than there is memory": relax(hidden=10**9, depth=2),
+    "many latents": {"num_latents": 10**7},
+    "more latents than there is memory": {"num_latents": 10**12},
+    "many classes": {"latent": "Categorical", "num_classes": 10**7},
+    "many pixels": {"num_pixels": 10**8},
+    "many pixels for an encoder of its own": {"num_pixels": 10**10, "encoder": mlp(16, 3, [4])},
+    "a large image": {"num_pixels": None, "image_shape": [1, 10**5, 10**5], "encoder": mlp(16, 3, [4])},
+    "a wide encoder": {"encoder": mlp(16, 3, [10**5, 10**5])},
+    "a deep encoder": {"encoder": mlp(16, 3, [1] * 10**5)},
+    "a wide baseline": {"estimator": {"class_path": "dvae.estimators.NVIL", "init_args": {"hidden": [10**8]}}},
+    "a wide convolution": {"encoder": {"class_path": "dvae.networks.ConvEncoder", "init_args": {"channels": 10**5}}},
+}
+
+
+@pytest.mark.parametrize("replica", [None, 1])
+@pytest.mark.parametrize("name", HUGE)
+def test_a_model_larger_than_its_file_is_refused_at_once(name, replica, checkpoints, tmp_path):
+    good = torch.load(checkpoints / ("model.ckpt" if replica is None else "replicas.ckpt"), weights_only=True)
+    (good if replica is None else good["dvae"]["replicas"][replica])["hyper_parameters"] |= HUGE[name]
+    torch.save(good, tmp_path / "huge.ckpt")
+    start = time.monotonic()
+    assert check(lambda: load_model(tmp_path / "huge.ckpt", replica=replica), tmp_path) == "refused"
+    assert time.monotonic() - start < 4
+    assert not torch.nn.modules.module._global_parameter_registration_hooks
+
+
+def test_a_tensor_that_repeats_one_value_is_not_written_out(checkpoints, tmp_path):
+    good = torch.load(checkpoints / "replicas.ckpt", weights_only=True)
+    good["state_dict"]["models.1.mean"] = torch.zeros(1).expand(10**11)
+    torch.save(good, tmp_path / "huge.ckpt")
+    with pytest.raises(InputError, match=r"models\.1\.mean has 100000000000 values, of which the file holds few"):
+        load_model(tmp_path / "huge.ckpt", replica=1)
+
+
 # Configs --------------------------------------------------------------------------------------------------------------------
 
 

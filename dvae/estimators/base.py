@@ -5,18 +5,21 @@ Shapes are written for Bernoulli latents, [*, B, D]; where another family has mo
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from typing_extensions import TypeVar
 
-from dvae.config import Module
+from dvae.config import Module, public_path
 from dvae.errors import InputError
 from dvae.functional import frozen
-from dvae.latents import Bernoulli, Latent
+from dvae.latents import Bernoulli, Latent, of
 from dvae.objectives import importance_weighted_bound
 
 __all__ = ["Draw", "Estimate", "GradientEstimator", "Objective", "value_and_derivative"]
@@ -49,9 +52,10 @@ class Estimate(NamedTuple):
         with g detached in the second term.
 
         Arguments:
-            logits: [B, D], those that the estimate was made at, with their graph.
+            logits: [B, D], those that the estimate was made at, with their graph; of a distribution of PyTorch's
+                ``dvae.latents.of(q).logits``.
         """
-        event = tuple(range(1, self.grad.dim()))
+        event = tuple(range(self.value.dim(), self.grad.dim()))
         surrogate = self.value + (self.grad.detach() * logits).sum(event)
         return (self.grad.square().sum(event) - surrogate).mean()
 
@@ -68,6 +72,9 @@ class Draw(NamedTuple):
     value: Tensor
     """[K, B], f(b); with its graph where :meth:`GradientEstimator.draw` made it, without in :meth:`GradientEstimator.gradient`."""
 
+
+# Those whose parameters were asked for before they were all there. Beside the objects, so that no copy is thought to be listed.
+_LISTED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 Q = TypeVar("Q", bound=Latent, default=Any)
 """The latents that an estimator is for."""
@@ -141,7 +148,10 @@ class GradientEstimator(Module, Generic[Q]):
         return importance_weighted_bound(value) if self.multi_sample else value.mean(0)
 
     def update(self, draw: Draw) -> None:
-        """Advance running statistics by this draw; called in training mode, after the gradient was computed."""
+        """Advance running statistics, which are buffers, by this draw; called in training mode, after the gradient was computed.
+
+        Assigned anew or changed in place: the buffers that it meets are its own.
+        """
 
     def build(self, num_latents: int, num_context: int) -> None:
         """Create the parameters whose shapes depend on the problem; called once, before the first estimate.
@@ -160,12 +170,52 @@ class GradientEstimator(Module, Generic[Q]):
         return {}
 
     def ensure_built(self, num_latents: int, num_context: int) -> None:
-        """Call :meth:`build` if it has not been called yet."""
+        """Call :meth:`build` if it has not been called yet: before an optimizer is made of the parameters.
+
+        Arguments:
+            num_latents, num_context: as in :meth:`build`.
+
+        Raises:
+            InputError: the parameters were listed before, as an optimizer is made, and would become more.
+        """
         if not self.is_built:
+            if self in _LISTED:
+                self._require_nothing_missed(num_latents, num_context)
             self.build(num_latents, num_context)
             self.is_built = True
 
-    def draw(self, f: Objective, q: Latent, *, noise: Tensor | None = None, generator: torch.Generator | None = None) -> Draw:
+    def _require_nothing_missed(self, num_latents: int, num_context: int) -> None:
+        trial = copy.deepcopy(self)
+        trial.build(num_latents, num_context)
+        listed = {name for name, _ in self.named_parameters()}
+        missed = [name for name, _ in trial.named_parameters() if name not in listed]
+        if missed:
+            raise InputError(
+                f"the parameters of {type(self).__name__} were listed before it was built, so that an optimizer made of them would "
+                f"never train {', '.join(missed)}: make the estimator anew and call ensure_built(num_latents={num_latents}, "
+                f"num_context={num_context}) on it before making the optimizer"
+            )
+
+    def forget_listing(self) -> None:
+        """What was listed before it was built does not count: called where it becomes a part of what is listed anew, as a model."""
+        _LISTED.discard(self)
+
+    def named_modules(
+        self, memo: set[nn.Module] | None = None, prefix: str = "", remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Module]]:
+        """As of every module. Lists of parameters come through here, also those of a module that the estimator is in."""
+        if not self.is_built:
+            _LISTED.add(self)
+        return super().named_modules(memo, prefix, remove_duplicate)
+
+    def draw(
+        self,
+        f: Objective,
+        q: Latent | Distribution,
+        *,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Draw:
         """The first half: noise, samples, and f at the hard ones with its graph.
 
         Arguments:
@@ -174,21 +224,20 @@ class GradientEstimator(Module, Generic[Q]):
         Raises:
             InputError: the estimator does not support q's family, or f returns another shape than [K, B].
         """
-        self.require_support(type(q))
-        q = q.detach()
+        latent: Latent = self._supported(q).detach()
         if noise is None:
-            noise = q.noise(self.num_noise, self.num_samples, generator=generator)
-        z = q.relaxed(noise[0])
-        b = q.hard(z)
+            noise = latent.noise(self.num_noise, self.num_samples, generator=generator)
+        z = latent.relaxed(noise[0])
+        b = latent.hard(z)
         value = _floating(f(b), b.dtype)
-        expected = (self.num_samples, *q.batch_shape)
+        expected = (self.num_samples, *latent.batch_shape)
         if value.shape != expected:
             raise InputError(
                 f"f must return one value per example, shape {expected}, for samples {tuple(b.shape)}; got {tuple(value.shape)}"
             )
         return Draw(noise, z, b, value)
 
-    def estimate(self, f: Objective, q: Latent, draw: Draw, context: Tensor | None = None) -> Tensor:
+    def estimate(self, f: Objective, q: Latent | Distribution, draw: Draw, context: Tensor | None = None) -> Tensor:
         """The second half: the gradient, of the logits' shape, and one advance of the running statistics.
 
         Everybody who wants a gradient comes through here: f is frozen, q and the draw are cut from the graph.
@@ -203,26 +252,26 @@ class GradientEstimator(Module, Generic[Q]):
             InputError: f is a plain function of trainable parameters, or has no derivative where one is needed; the estimator does
                 not support q's family; or the equation gives another shape than it should.
         """
-        self.require_support(type(q))
-        q = q.detach()
+        latent: Latent = self._supported(q).detach()
         f = _frozen(f, draw.value)
         if self.differentiates and not self._derivative_checked and not torch.compiler.is_compiling():
             self._require_derivative(f, draw.b)
         draw = Draw(draw.noise, draw.z.detach(), draw.b, draw.value.detach().to(draw.z.dtype))
-        grad = self.gradient(f, cast(Q, q), draw, context)
-        expected = (*draw.value.shape, *q.logits.shape[-q.event_dim :])
+        grad = self.gradient(f, cast(Q, latent), draw, context)
+        expected = (*draw.value.shape, *latent.logits.shape[-latent.event_dim :])
         if grad.shape != expected:
             raise InputError(
                 f"{type(self).__name__}.gradient must return a gradient for each sample, shape {expected}, got {tuple(grad.shape)}"
             )
-        if self.training:
+        if self.training and type(self).update is not GradientEstimator.update:
+            self._own_buffers()
             self.update(draw)
-        return grad if q.logits.dim() == grad.dim() else grad.mean(0)
+        return grad if latent.logits.dim() == grad.dim() else grad.mean(0)
 
     def forward(
         self,
         f: Objective,
-        q: Latent,
+        q: Latent | Distribution,
         context: Tensor | None = None,
         *,
         noise: Tensor | None = None,
@@ -232,7 +281,8 @@ class GradientEstimator(Module, Generic[Q]):
 
         Arguments:
             f: the objective. Trainable parameters that it uses must be its own: then f is an ``nn.Module``, which can be frozen.
-            q: the latent distribution, logits [B, D].
+            q: the latent distribution, logits [B, D], or [D] for a single example without a dimension of its own; one of
+                ``torch.distributions`` becomes that of :func:`dvae.latents.of`.
             context: [B, C], for control variates that look at the input.
             noise: [num_noise, K, B, D]; drawn from ``generator`` where it is None.
 
@@ -240,16 +290,28 @@ class GradientEstimator(Module, Generic[Q]):
             InputError: f is a plain function of trainable parameters, returns another shape than [K, B], or has no derivative where
                 one is needed; or the estimator does not support q's family.
         """
-        self.require_support(type(q))
+        q = self._supported(q)
         self.ensure_built(q.flat(q.mode()).shape[-1], 0 if context is None else context.shape[-1])
         draw = self.draw(f, q, noise=noise, generator=generator)
         return Estimate(self.combine(draw.value), self.estimate(f, q, draw, context))
 
+    def _own_buffers(self) -> None:
+        # In a function of the buffers, such as a compiled step or a chain under vmap, those at hand must not be changed in place.
+        for module in self.modules():
+            for name, buffer in module.named_buffers(recurse=False):
+                setattr(module, name, buffer.clone())
+
     def require_support(self, latent: type[Latent]) -> None:
         """An InputError where the equation does not hold for this family of latents."""
         if not issubclass(latent, self.latents):
-            supported = " or ".join(family.__name__ for family in self.latents)
-            raise InputError(f"{type(self).__name__} is for {supported} latents, got {latent.__name__}")
+            supported = [family.__name__ for family in self.latents]
+            given = public_path(latent) if latent.__name__ in supported else latent.__name__
+            raise InputError(f"{type(self).__name__} is for {' or '.join(supported)} latents, got {given}")
+
+    def _supported(self, q: Latent | Distribution) -> Latent:
+        latent = of(q)
+        self.require_support(type(latent))
+        return latent
 
     def _require_derivative(self, f: Objective, b: Tensor) -> None:
         # Without a derivative autograd gives zeros, silently: the estimate would be biased. Asked once, at the price of one f.
@@ -278,7 +340,8 @@ def _frozen(f: Objective, value: Tensor) -> Objective:
     elif value.requires_grad:
         raise InputError(
             "f depends on trainable parameters, so it must be an nn.Module that owns them, got a plain function, which cannot be "
-            "frozen: its parameters would leak into the gradient's variance"
+            "frozen: its parameters would leak into the gradient's variance. Write class F(nn.Module) with the parameters, or the "
+            "modules that hold them, as attributes (self.decoder = decoder) and your function as its forward(self, b), and pass F()"
         )
 
     def plain(sample: Tensor, temperature: Tensor | None = None) -> Tensor:

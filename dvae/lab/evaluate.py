@@ -246,8 +246,9 @@ def open_model(
         if data is None and saved is None:
             raise InputError("the checkpoint does not say what data it was trained on; pass --data (data=...)")
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    source = saved if data is None else data
-    return model.to(device).eval(), source if is_loader(source) else data_module(source, trust=trust), train_elbo
+    # A file holds no loader, whatever a damaged one has in its place.
+    module = data if data is not None and is_loader(data) else data_module(saved if data is None else data, trust=trust)
+    return model.to(device).eval(), module, train_elbo
 
 
 @contextmanager

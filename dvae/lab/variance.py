@@ -140,7 +140,7 @@ def _with_estimator(model: VAE, estimator: GradientEstimator, seed: int) -> VAE:
         raise InputError(f"estimators must be for the ELBO, got {type(estimator).__name__}, which is for the K-sample bound")
     candidate = copy.deepcopy(model)
     num_features = model.latent.num_features
-    own = [estimator, *(copy.deepcopy(estimator) for _ in range(model.num_layers - 1))]
+    own = [copy.deepcopy(estimator) for _ in range(model.num_layers)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for index, each in enumerate(own):

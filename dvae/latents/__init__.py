@@ -13,15 +13,14 @@ the derivative along the path (`Discrete.path`).
 
 A model takes a family by its name and asks its `Spec` for sizes: `--model.latent Categorical --model.num_latents 20
 --model.num_classes 10` on the command line. A family of one's own is a class derived from `Latent` or `Discrete`, given by its
-import path; `Latent.example` is the small problem that it is certified on.
+import path; `Latent.example` is the small problem that it is certified on. A distribution of `torch.distributions` becomes a latent
+through `of`, as it does where an estimator is given one.
 """
 
 from dvae.latents.base import Discrete, Latent, Spec
 from dvae.latents.bernoulli import Bernoulli
 from dvae.latents.categorical import Categorical
+from dvae.latents.families import FAMILIES, of
 from dvae.latents.gaussian import Gaussian
 
-FAMILIES: tuple[type[Latent], ...] = (Bernoulli, Categorical, Gaussian)
-"""All families of the library."""
-
-__all__ = ["FAMILIES", "Bernoulli", "Categorical", "Discrete", "Gaussian", "Latent", "Spec"]
+__all__ = ["FAMILIES", "Bernoulli", "Categorical", "Discrete", "Gaussian", "Latent", "Spec", "of"]

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from dvae.config import import_class
 from dvae.errors import InputError
@@ -36,6 +37,8 @@ class Latent:
     """How many trailing dimensions of a sample belong to one example."""
     binary: ClassVar[bool] = False
     """Whether a code is made of bits, eight of which are stored in a byte."""
+    torch_class: ClassVar[type[Distribution] | None] = None
+    """The class of ``torch.distributions`` whose variables are this family's; None where there is none."""
     example_scale: ClassVar[float] = 1.0
     """Standard deviation of random logits, and of the parameters of a network that gives them, in :meth:`example` problems."""
 
@@ -48,6 +51,11 @@ class Latent:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(logits: {tuple(self.logits.shape)})"
+
+    @classmethod
+    def from_torch(cls, q: Any) -> Latent:
+        """The same distribution, with its graph, from one of :attr:`torch_class`; see :func:`dvae.latents.of`."""
+        return cls(q.logits)
 
     # How a network gives and takes it; a model asks its :class:`Spec`.
 

@@ -40,6 +40,7 @@ class Bernoulli(Discrete):
     """
 
     binary = True
+    torch_class = torch.distributions.Bernoulli
 
     @classmethod
     def shapes(cls, num_latents: int, num_classes: int | None = None) -> tuple[tuple[int, ...], tuple[int, ...]]:

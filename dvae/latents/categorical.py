@@ -41,6 +41,7 @@ class Categorical(Discrete):
 
     event_dim = 2
     sample_dim = 2
+    torch_class = torch.distributions.OneHotCategorical
 
     @classmethod
     def shapes(cls, num_latents: int, num_classes: int | None = None) -> tuple[tuple[int, ...], tuple[int, ...]]:

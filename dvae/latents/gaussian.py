@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,12 +41,17 @@ class Gaussian(Latent):
     """
 
     event_dim = 2
+    torch_class = torch.distributions.Normal
     example_scale = 0.2  # a standard deviation is the exponential of its logit
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__(logits)
         if logits.shape[-1] != 2:
             raise InputError(f"logits must be [*, B, D, 2], mean and log standard deviation, got shape {tuple(logits.shape)}")
+
+    @classmethod
+    def from_torch(cls, q: Any) -> Latent:
+        return cls(torch.stack([q.loc, q.scale.log()], -1))
 
     @classmethod
     def shapes(cls, num_latents: int, num_classes: int | None = None) -> tuple[tuple[int, ...], tuple[int, ...]]:

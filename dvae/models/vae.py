@@ -23,6 +23,10 @@ from dvae.priors import Factorial, Prior
 __all__ = ["VAE", "Layer"]
 
 
+# Nobody's model; a file can name any number.
+_MOST_LAYERS = 1000
+
+
 class Layer(NamedTuple):
     """One stochastic layer's distribution and its sample, hard or relaxed; ``z`` is the continuous sample behind it."""
 
@@ -92,6 +96,8 @@ class VAE(Module):
         super().__init__()
         num_pixels, self.image_shape = size_of_example(num_pixels, image_shape)
         require_at_least(1, num_latents=num_latents, num_layers=num_layers)
+        if num_layers > _MOST_LAYERS:
+            raise InputError(f"num_layers must be at most {_MOST_LAYERS}, got {num_layers}")
         if kl not in ("sampled", "analytic"):
             raise InputError(f"kl must be 'sampled' or 'analytic', got {kl!r}")
         self.num_pixels, self.num_latents, self.num_layers = num_pixels, num_latents, num_layers
@@ -110,16 +116,52 @@ class VAE(Module):
         self.decoders = linear_or_given(decoder, "decoder", above, [num_outputs, *logits[1:]], of_images)
         self.prior = Factorial() if prior is None else instantiate(prior, Prior, "prior")
         self.prior.build(self.latent)
-        first.require_support(self.latent.family)
-        if first.multi_sample and kl != "sampled":
-            raise InputError(f"kl must be 'sampled' for the K-sample bound of {type(first).__name__}, got {kl!r}")
-        estimators = [first] + [copy.deepcopy(first) for _ in range(num_layers - 1)]
-        for index, layer_estimator in enumerate(estimators):
-            layer_estimator.ensure_built(num_features, num_pixels + index * num_features)
-        self.estimators: Sequence[GradientEstimator] = nn.ModuleList(estimators)  # type: ignore[assignment]
+        self.estimators: Sequence[GradientEstimator] = self._of_each_layer(first)  # type: ignore[assignment]
         self.register_buffer("mean", torch.full((num_pixels,), 0.5))
         self.register_buffer("output_bias", torch.zeros(num_outputs))
         self.register_buffer("mean_is_set", torch.tensor(False))
+
+    # The estimators
+
+    @property
+    def estimator(self) -> GradientEstimator:
+        """The first layer's estimator. Assign another, or a config, and it takes the place of all layers' as in the constructor."""
+        return self.estimators[0]
+
+    @estimator.setter
+    def estimator(self, given: GradientEstimator | dict[str, Any]) -> None:
+        self.replace_estimator(given)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "estimator":  # a property, which nn.Module would pass by: it keeps modules in a table of its own
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def replace_estimator(self, given: GradientEstimator | dict[str, Any]) -> None:
+        """Estimate the gradient with another estimator from here on: what assigning to :attr:`estimator` does.
+
+        Arguments:
+            given: the estimator or its config; with several layers each gets a copy.
+
+        Raises:
+            InputError: it is no estimator, or is not for these latents or this ``kl``; or the model's class does not take an
+                estimator.
+        """
+        first = instantiate(given, GradientEstimator, "estimator")
+        estimators = self._of_each_layer(first)
+        self.record_argument("estimator", first)
+        self.estimators = estimators.to(self.mean).train(self.training)  # type: ignore[assignment]
+
+    def _of_each_layer(self, first: GradientEstimator) -> nn.ModuleList:
+        first.require_support(self.latent.family)
+        if first.multi_sample and self.kl != "sampled":
+            raise InputError(f"kl must be 'sampled' for the K-sample bound of {type(first).__name__}, got {self.kl!r}")
+        estimators = [first] + [copy.deepcopy(first) for _ in range(self.num_layers - 1)]
+        for index, estimator in enumerate(estimators):
+            estimator.forget_listing()
+            estimator.ensure_built(self.latent.num_features, self.num_pixels + index * self.latent.num_features)
+        return nn.ModuleList(estimators)
 
     # The distributions
 

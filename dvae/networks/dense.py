@@ -10,17 +10,9 @@ from torch import Tensor, nn
 
 from dvae.config import Module
 from dvae.errors import InputError
+from dvae.networks.activations import activation as activation_layer
 
 __all__ = ["MLP", "Linear", "dense"]
-
-
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "tanh": nn.Tanh,
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "silu": nn.SiLU,
-}
 
 
 class MLP(Module):
@@ -57,11 +49,10 @@ class MLP(Module):
         sizes = [in_features, *hidden, out_features]
         if any(size < 1 for size in sizes):
             raise InputError(f"layer sizes must be at least 1, got {sizes}")
-        if activation not in _ACTIVATIONS:
-            raise InputError(f"activation must be one of {sorted(_ACTIVATIONS)}, got {activation!r}")
+        activation_layer(activation)  # named also where there is no hidden layer
         layers: list[nn.Module] = []
         for n_in, n_out in itertools.pairwise(sizes[:-1]):
-            layers += [dense(n_in, n_out), _ACTIVATIONS[activation]()]
+            layers += [dense(n_in, n_out), activation_layer(activation)]
         last = dense(sizes[-2], sizes[-1])
         with torch.no_grad():
             last.weight.mul_(output_scale)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import io
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_buffer_registration_hook, register_module_parameter_registration_hook
 
 from dvae.config import class_paths, import_class
 from dvae.errors import InputError
 from dvae.files import written_whole
+from dvae.models.building import size_of_example
 from dvae.training import record
 from dvae.training.module import DiscreteVAE
 
@@ -23,6 +27,9 @@ __all__ = ["Checkpoint", "DurableCheckpointIO", "find_checkpoint", "load_model",
 
 
 _TRUSTED = ("dvae.", "torch.nn.", "torch.optim.lr_scheduler.")
+
+# How much more than its file a model may be while it is built: parts that are made and replaced, buffers that no file holds.
+_FACTOR, _MORE_TENSORS, _MORE_VALUES = 4, 1000, 25_000_000
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -110,7 +117,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     required = ("dvae", "hyper_parameters", "state_dict")
     if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(key), dict) for key in required):
         raise InputError(f"checkpoint {path} was not written by dvae: expected a mapping with the mappings {', '.join(required)}")
-    return checkpoint
+    for name, tensor in checkpoint["state_dict"].items():
+        if isinstance(tensor, Tensor) and tensor.numel() > _num_stored(tensor) + _MORE_VALUES:
+            raise InputError(f"checkpoint {path} is damaged: {name} has {tensor.numel()} values, of which the file holds few")
+    return record.upgraded(checkpoint)
 
 
 @dataclass(frozen=True)
@@ -177,7 +187,9 @@ class Checkpoint:
             )
         cls = import_class(path_of_class, DiscreteVAE, "the checkpoint's model")
         try:
-            model = cls(**arguments)
+            _require_pixels(content["state_dict"], arguments)
+            with _no_larger_than(content["state_dict"]):
+                model = cls(**arguments)
             model.on_load_checkpoint(content)
             model.load_state_dict(content["state_dict"])
         except InputError as error:
@@ -189,6 +201,49 @@ class Checkpoint:
             if tensor.is_complex() or not tensor.isfinite().all():
                 raise InputError(f"checkpoint {self.path}: {name} must hold finite real numbers, but does not")
         return model.eval()
+
+
+@contextmanager
+def _no_larger_than(tensors: Mapping[str, Any]) -> Iterator[None]:
+    """Build nothing much larger than a file's tensors: its arguments can name any size, and building takes time and memory.
+
+    PyTorch tells of every tensor that a module gets, before it is filled with its initial values.
+    """
+    found = [tensor for tensor in tensors.values() if isinstance(tensor, Tensor)]
+    most = _FACTOR * len(found) + _MORE_TENSORS
+    most_values = _FACTOR * sum(_num_stored(tensor) for tensor in found) + _MORE_VALUES
+    num_tensors = num_values = 0
+
+    def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        nonlocal num_tensors, num_values
+        if tensor is not None:
+            num_tensors, num_values = num_tensors + 1, num_values + tensor.numel()
+        if num_tensors > most or num_values > most_values:
+            raise InputError(
+                f"its arguments name a model far larger than the {len(found)} tensors of {sum(t.numel() for t in found)} values "
+                f"that the file holds (met with {name} of {type(module).__name__})"
+            )
+
+    handles = [register_module_parameter_registration_hook(count), register_module_buffer_registration_hook(count)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _require_pixels(tensors: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    # An encoder of its own is tried on an image, which is made outside of modules.
+    given, mean = [arguments.get(name) for name in ("num_pixels", "image_shape")], tensors.get("mean")
+    if given != [None, None] and isinstance(mean, Tensor):
+        num_pixels, _ = size_of_example(*given)
+        if num_pixels != mean.numel():
+            raise InputError(f"its arguments are for {num_pixels} pixels, but its tensors for {mean.numel()}")
+
+
+def _num_stored(tensor: Tensor) -> int:
+    """Values that lie in memory: of a tensor that repeats itself fewer than it has."""
+    return min(tensor.numel(), tensor.untyped_storage().nbytes() // tensor.element_size())
 
 
 def load_model(

@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -28,6 +29,7 @@ from pytorch_lightning.callbacks import (
     WeightAveraging,
 )
 from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
+from pytorch_lightning.trainer.states import TrainerFn, TrainerStatus
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader, default_collate
 
@@ -43,11 +45,13 @@ __all__ = [
     "drop_cuda_check",
     "gathered",
     "is_attached",
+    "is_fitted",
     "keeps_its_place",
     "largest_block",
     "loader_places",
     "logged_row",
     "logs_now",
+    "note_fit",
     "put_loader_places",
     "restore_cuda_check",
     "train_apart",
@@ -232,6 +236,22 @@ def validates_now(trainer: pl.Trainer) -> bool:
 def is_attached(module: pl.LightningModule) -> bool:
     """Whether a module is in a trainer."""
     return module._trainer is not None
+
+
+# A replica is in no trainer. Beside the models, for a trainer has no place in their copies.
+_FITS: weakref.WeakKeyDictionary[pl.LightningModule, weakref.ref[pl.Trainer]] = weakref.WeakKeyDictionary()
+
+
+def note_fit(module: pl.LightningModule, models: Sequence[pl.LightningModule]) -> None:
+    """Remember, where an optimizer is made for a module's models, which trainer they are in."""
+    if module._trainer is not None:
+        _FITS.update(dict.fromkeys(models, weakref.ref(module._trainer)))
+
+
+def is_fitted(model: pl.LightningModule) -> bool:
+    """Whether a model is in the middle of a fit: its optimizer was made, and the run has not ended."""
+    trainer = _FITS[model]() if model in _FITS else None
+    return trainer is not None and (trainer.state.fn, trainer.state.status) == (TrainerFn.FITTING, TrainerStatus.RUNNING)
 
 
 def data_module_of(module: pl.LightningModule) -> Any:

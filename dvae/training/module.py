@@ -22,6 +22,7 @@ from dvae.models.building import require_at_least
 from dvae.noise import noise_stream, seeded_generator
 from dvae.objectives import importance_weighted_bound
 from dvae.priors import Prior
+from dvae.training import lightning
 from dvae.training.compilation import FAILURES, compiled, warn_not_compiled
 from dvae.training.run import Training
 from dvae.training.step import StepOutput, step_loss
@@ -55,7 +56,8 @@ class DiscreteVAE(VAE, Training):
         optimizer: a config of another class of ``torch.optim``, over the same groups and with the settings above that it knows,
             such as ``{"class_path": "torch.optim.AdamW"}``; Adam where it is None. Adam and AdamW are part of the compiled step.
         lr_scheduler: a config of a class of ``torch.optim.lr_scheduler``, stepped once per update, such as
-            ``{"class_path": "torch.optim.lr_scheduler.CosineAnnealingLR", "init_args": {"T_max": 100000}}``.
+            ``{"class_path": "torch.optim.lr_scheduler.CosineAnnealingLR", "init_args": {"T_max": 100000}}``. Values for each
+            parameter group are two, theta's and phi's (theta's alone where there is no phi), also of one out of many replicas.
         gradient_clip_norm: largest norm of theta's gradient and, separately, of phi's; None for no clipping.
         accumulate_grad_batches: batches whose gradients are averaged before an update.
         phi_warmup_steps: the first updates change phi alone (1,000 in the paper for RELAX); skipped where there is no phi.
@@ -263,6 +265,13 @@ class DiscreteVAE(VAE, Training):
         except FAILURES as error:
             self.stop_compiling(error)
             return step_loss(self, x, noise)
+
+    def replace_estimator(self, given: GradientEstimator | dict[str, Any]) -> None:
+        """As in :class:`dvae.models.VAE`; an InputError in the middle of a fit, whose optimizer has the old one's parameters."""
+        if lightning.is_fitted(self):
+            raise InputError("estimator cannot be replaced in the middle of a fit: assign it before Trainer.fit or after it")
+        super().replace_estimator(given)
+        self.save_hyperparameters(self.config["init_args"])
 
     def noise_stream(self, rank: int) -> int:
         """Where the training noise of one process comes from; see :meth:`dvae.models.VAE.training_noise`."""

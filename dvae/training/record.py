@@ -4,10 +4,11 @@
 
     class_path, data, seed, iteration, train_elbo    how to build it, where its noise stands, what was logged last
     running, num_running                             sums of what the iterations since the last log measured, by name
+    format                                           2; absent from 0.1.0's, see :func:`upgraded`
 
-and of several: ``data``, ``iteration``, ``running`` ([R] each), ``num_running``, and ``replicas``, for each model the entries that
-an ordinary checkpoint has of it, its hyper-parameters, ``setting`` and ``seed_offset``. Several processes with models of their own
-write one file: what one process would have written.
+and of several: ``data``, ``iteration``, ``running`` ([R] each), ``num_running``, ``format``, and ``replicas``, for each model the
+entries that an ordinary checkpoint has of it, its hyper-parameters, ``setting`` and ``seed_offset``. Several processes with models
+of their own write one file: what one process would have written.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from dvae.config import current_path, public_path
 from dvae.errors import InputError
+from dvae.networks import ConvDecoder, ConvEncoder
 from dvae.training import lightning
 
 if TYPE_CHECKING:
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
     from dvae.training.run import Training
     from dvae.training.sweep import Replicas
 
-__all__ = ["data_of", "extract", "load", "model_path", "num_replicas", "save", "settings_of", "train_elbo_of"]
+__all__ = ["data_of", "extract", "load", "model_path", "num_replicas", "save", "settings_of", "train_elbo_of", "upgraded"]
+
+_FORMAT = 2
+_RELU_IN_FORMAT_1 = (ConvEncoder, ConvDecoder)
 
 
 # Reading one field
@@ -60,6 +65,35 @@ def model_path(checkpoint: Mapping[str, Any]) -> Any:
     return current_path(path) if isinstance(path, str) else path
 
 
+def upgraded(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint, of this version or an earlier one, whose configs mean to this version what they meant to theirs.
+
+    The convolutional networks were ReLU networks before they had an ``activation``.
+    """
+    if "format" not in checkpoint["dvae"]:
+        waiting, seen = [checkpoint["hyper_parameters"], checkpoint["dvae"].get("replicas")], set()
+        while waiting:  # a damaged file may hold what holds itself
+            node = waiting.pop()
+            if isinstance(node, (dict, list)) and id(node) not in seen:
+                seen.add(id(node))
+                if isinstance(node, dict):
+                    _say_relu(node)
+                waiting += node.values() if isinstance(node, dict) else node
+    return checkpoint
+
+
+def _say_relu(config: dict[Any, Any]) -> None:
+    path, arguments = config.get("class_path"), config.get("init_args") or {}
+    names = [cls.__name__ for cls in _RELU_IN_FORMAT_1]
+    if (
+        isinstance(path, str)
+        and path.startswith("dvae.networks.")
+        and path.rpartition(".")[2] in names
+        and isinstance(arguments, dict)
+    ):
+        config["init_args"] = {"activation": "relu", **arguments}
+
+
 # Writing and reading a run
 
 
@@ -76,6 +110,7 @@ def save(run: Training, checkpoint: dict[str, Any]) -> None:
         "iteration": run.iteration,
         "running": running,
         "num_running": run.num_tallied,
+        "format": _FORMAT,
     }
     if several:
         checkpoint["hyper_parameters"] = {}
@@ -121,6 +156,8 @@ def load(run: Training, checkpoint: dict[str, Any]) -> None:
             f"the checkpoint holds {len(saved['replicas'])} replicas, expected one model: take one out with dvae extract, or "
             "give the --replicas and --sweep of its run"
         )
+    if "format" not in saved:
+        _require_relu(run)
     entries = saved["replicas"] if several else [saved]
     run.iteration = saved.get("iteration", 0)
     running = saved.get("running", {})
@@ -134,6 +171,15 @@ def load(run: Training, checkpoint: dict[str, Any]) -> None:
             run.stopped[index] = entry["iteration"]
     if checkpoint["state_dict"]["models.0.mean" if several else "mean"].dtype == torch.float64:
         run.double()  # Lightning sets the precision after it has loaded the parameters, which would be rounded
+
+
+def _require_relu(run: Training) -> None:
+    for name, module in run.named_modules():
+        if isinstance(module, _RELU_IN_FORMAT_1) and module.activation != "relu":
+            raise InputError(
+                f"the checkpoint is of an earlier version, whose {type(module).__name__} was a ReLU network, but {name} is built "
+                f"with {module.activation!r}: give it activation='relu'"
+            )
 
 
 # Several models in one file
@@ -180,6 +226,7 @@ def _extracted(checkpoint: dict[str, Any], replica: int, count: int) -> dict[str
             "data": data,
             "running": {name: totals[0].clone() for name, totals in part["dvae"]["running"].items()},
             "num_running": part["dvae"]["num_running"],
+            **{name: value for name, value in part["dvae"].items() if name == "format"},
         },
     }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -17,6 +17,7 @@ from dvae.data import DataModule, x_of
 from dvae.errors import InputError, NonFiniteError
 from dvae.training import lightning, record
 from dvae.training.compilation import FAILURES, NotCompilable
+from dvae.training.schedule import joint_scheduler
 from dvae.training.whole_step import WholeStep
 
 if TYPE_CHECKING:
@@ -70,11 +71,12 @@ class Training(pl.LightningModule):
     # Lightning's hooks
 
     def configure_optimizers(self) -> Any:
+        lightning.note_fit(self, self.models)
         optimizer = joint_optimizer(self.models)
         scheduler = self.models[0].lr_scheduler
         if scheduler is None:
             return optimizer
-        return [optimizer], [instantiate(scheduler, torch.optim.lr_scheduler.LRScheduler, "lr_scheduler", optimizer=optimizer)]
+        return [optimizer], [joint_scheduler(scheduler, optimizer, len(self.models), lambda: joint_optimizer(self.models[:1]))]
 
     def on_train_start(self) -> None:
         self._cuda_check = lightning.drop_cuda_check()
@@ -153,6 +155,7 @@ class Training(pl.LightningModule):
             return None
         for index in self.stopped:
             self._whole.failed.view(-1)[index] = True
+        self._keep_tally(self._whole.names)
         if self.tally is not None:
             tally = dict(zip(self.metric_names, self.tally.unbind(-1), strict=True))
             self._whole.tally.copy_(torch.stack([tally[name] for name in self._whole.names], -1).view_as(self._whole.tally))
@@ -184,12 +187,18 @@ class Training(pl.LightningModule):
         output = model.step(x, model.training_noise(x.shape[0], model.noise_stream(self.global_rank), self.iteration))
         if not torch.isfinite(output.loss):
             raise self._non_finite(output.loss, output.metrics)
+        self._keep_tally(output.metrics)
         measured = torch.stack([scalar.to(model.mean.dtype) for scalar in output.metrics.values()])[None]
         self.metric_names = list(output.metrics)
         self.tally = measured if self.tally is None else self.tally + measured
         self.manual_backward(output.loss / model.accumulate_grad_batches)
         if (self.iteration + 1) % model.accumulate_grad_batches == 0 or self.trainer.is_last_batch:
             self._optimize(model)
+
+    def _keep_tally(self, names: Collection[str]) -> None:
+        """Drop what was measured since the last log where it was with an estimator that was since replaced."""
+        if set(names) != set(self.metric_names):
+            self.tally, self.num_tallied = None, 0
 
     def _optimize(self, model: DiscreteVAE) -> None:
         optimizer = self.optimizers()

@@ -95,6 +95,8 @@ class Replicas(Training):
             for model in self.models:
                 # What another process measures is of another model.
                 model.val_elbo, model.val_bound = MeanWithError(sync_on_compute=False), MeanWithError(sync_on_compute=False)
+        for index, model in enumerate(self.models):  # an estimator may have been replaced
+            _require_same_code(self.models[0].estimators, model.estimators, index)  # type: ignore[arg-type]
         self._undo = lightning.train_apart(self.trainer, self)
 
     def teardown(self, stage: str) -> None:
@@ -209,6 +211,15 @@ def _set_argument(config: dict[str, Any], model: DiscreteVAE, name: str, value: 
 
 def _require_alike(first: DiscreteVAE, other: DiscreteVAE, index: int) -> None:
     """An InputError where a model differs from the first in more than its tensors' values and what an update sets."""
+    _require_same_code(first, other, index)
+    if first.lr_scheduler != other.lr_scheduler:
+        raise InputError("replicas must have the same lr_scheduler")
+    shapes, given_shapes = ({name: tensor.shape for name, tensor in m.state_dict().items()} for m in (first, other))
+    if shapes != given_shapes:
+        raise InputError(f"replicas must have tensors of the same shapes, but those of model {index} differ from the first's")
+
+
+def _require_same_code(first: nn.Module, other: nn.Module, index: int) -> None:
     for (name, module), (other_name, twin) in zip(first.named_modules(), other.named_modules(), strict=False):
         if name != other_name or type(module) is not type(twin):
             raise InputError(f"replicas must be of one architecture, but model {index} has {type(twin).__name__} for {name!r}")
@@ -223,8 +234,3 @@ def _require_alike(first: DiscreteVAE, other: DiscreteVAE, index: int) -> None:
                     f"replicas may differ in tensors, {', '.join(_OWN[:-1])} alone, but {where} is {value!r} in the first and "
                     f"{given!r} in model {index}"
                 )
-    if first.lr_scheduler != other.lr_scheduler:
-        raise InputError("replicas must have the same lr_scheduler")
-    shapes, given_shapes = ({name: tensor.shape for name, tensor in m.state_dict().items()} for m in (first, other))
-    if shapes != given_shapes:
-        raise InputError(f"replicas must have tensors of the same shapes, but those of model {index} differ from the first's")

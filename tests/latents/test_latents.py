@@ -6,7 +6,7 @@ from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Independent, Normal, OneHotCategorical, kl_divergence
 
 from dvae import InputError
-from dvae.latents import Bernoulli, Categorical, Gaussian
+from dvae.latents import Bernoulli, Categorical, Gaussian, of
 
 LOGITS = torch.tensor([[-3.0, -0.5, 0.0, 2.0], [0.3, 8.0, -8.0, 1.0]], dtype=torch.float64)
 
@@ -244,3 +244,46 @@ def test_gaussian_is_that_of_torch():
 def test_wrong_latents_are_refused(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+# Distributions of PyTorch ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wrap", [lambda q: q, lambda q: Independent(q, 1)])
+def test_a_distribution_of_pytorch_becomes_the_same_latent_with_its_graph(wrap):
+    logits = torch.randn(5, 3, 4, requires_grad=True)
+    bits, b = of(wrap(TorchBernoulli(logits=logits[..., 0]))), (logits[..., 0] > 0).float()
+    torch.testing.assert_close(bits.log_prob(b), TorchBernoulli(logits=logits[..., 0]).log_prob(b).sum(-1))
+    classes = of(wrap(OneHotCategorical(logits=logits)))
+    torch.testing.assert_close(classes.probs, logits.softmax(-1))
+    normal = of(wrap(Normal(logits[..., 0], logits[..., 1].exp())))
+    torch.testing.assert_close(normal.logits, logits[..., :2])
+    assert [type(q) for q in (bits, classes, normal)] == [Bernoulli, Categorical, Gaussian]
+    assert all(q.logits.requires_grad for q in (bits, classes, normal))
+
+
+def test_probabilities_become_logits_and_latents_stay_what_they_are():
+    torch.testing.assert_close(of(TorchBernoulli(probs=torch.tensor([0.2, 0.9]))).probs, torch.tensor([0.2, 0.9]))
+    q = Bernoulli(LOGITS)
+    assert of(q) is q
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: torch.distributions.Categorical(logits=torch.zeros(5, 3)),
+            r"q must have one-hot samples, .* are indices: take torch.distributions.OneHotCategorical\(logits=...\) or dvae",
+        ),
+        (
+            lambda: torch.distributions.Poisson(torch.ones(5, 3)),
+            "q must be a latent .* one of Bernoulli, OneHotCategorical, Normal of torch.distributions.*, got torch.*Poisson",
+        ),
+        (lambda: torch.zeros(5, 3), "q must be a latent .*, got torch.Tensor"),
+        (lambda: Independent(TorchBernoulli(torch.zeros(5, 3, 2)), 2), "in one dimension, got Independent over 2 dimensions"),
+        (lambda: TorchBernoulli(torch.tensor(0.5)), r"logits must be \[\*, B, D\], got shape \(\)"),
+    ],
+)
+def test_what_is_no_latent_is_named_with_what_to_take_instead(make, message):
+    with pytest.raises(InputError, match=message):
+        of(make())

@@ -50,11 +50,42 @@ def test_surrogate_network_is_a_dense_network_on_the_concatenation():
     assert sum(isinstance(layer, nn.ReLU) for layer in SurrogateNetwork(3, depth=4).layers) == 4
 
 
+@pytest.mark.parametrize("activation", ["silu", "relu", "tanh", "elu", "leaky_relu"])
+@pytest.mark.parametrize(
+    "make", [lambda **k: ConvEncoder(100, (1, 16, 16), 24, **k), lambda **k: ConvDecoder(100, (1, 16, 16), 24, **k)]
+)
+def test_signals_neither_vanish_nor_explode_in_new_convolutional_networks(make, activation):
+    """From inputs of second moment 1, in the middle of an image; at its border the sums are over fewer inputs."""
+    torch.manual_seed(0)
+    network = make(activation=activation)
+    size = 256 if isinstance(network, ConvEncoder) else 100
+    x = torch.randn(200, size).sign().reshape(200, *((1, 16, 16) if size == 256 else (100,)))
+    for layer in network.layers:
+        x = layer(x)
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            assert 0.3 < x[..., 1:-1, 1:-1].square().mean() < 4
+            assert layer.bias.abs().max() == 0
+
+
+def test_a_decoder_gives_all_pixels_of_one_number_before_those_of_the_next():
+    decoder = ConvDecoder(5, (2, 8, 8), 4, outputs_per_pixel=3)
+    last = decoder.layers[-2]
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.copy_(torch.arange(6.0))
+    values = decoder(torch.randn(7, 5)).reshape(7, 3, 2, 64)
+    expected = torch.arange(6.0).reshape(3, 2, 1).expand(7, 3, 2, 64)
+    torch.testing.assert_close(values, expected)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: MLP(0, 3), r"layer sizes must be at least 1, got \[0, 200, 200, 3\]"),
         (lambda: MLP(2, 3, activation="sin"), "activation must be one of .*, got 'sin'"),
+        (lambda: ConvEncoder(5, channels=0), "channels must be at least 1, got 0"),
+        (lambda: ConvDecoder(5, outputs_per_pixel=0), "outputs_per_pixel must be at least 1, got 0"),
+        (lambda: ConvDecoder(5, activation="sin"), "activation must be one of .*, got 'sin'"),
         (lambda: ConvEncoder(5, (1, 30, 30)), r"image_shape must be .* divisible by 4, got \(1, 30, 30\)"),
         (lambda: Factorial(0), "num_latents must be at least 1, got 0"),
     ],

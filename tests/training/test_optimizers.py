@@ -128,6 +128,40 @@ def test_a_wrong_optimizer_is_told_in_a_sentence(tmp_path, tiny_data, path, argu
         fitted(tmp_path, tiny_data, nvil(optimizer={"class_path": f"torch.optim.{path}", "init_args": arguments}))
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize(
+    ("path", "arguments", "message"),
+    [
+        ("StepLR", {"step": 3}, "lr_scheduler: torch.optim.lr_scheduler.StepLR does not take these arguments: .*step"),
+        ("StepLR", {"step_size": "often"}, "lr_scheduler: torch.optim.lr_scheduler.StepLR cannot be built: TypeError"),
+        (
+            "OneCycleLR",
+            {"max_lr": 0.1},
+            "lr_scheduler: torch.optim.lr_scheduler.OneCycleLR cannot be built: ValueError: You must define",
+        ),
+        (
+            "OneCycleLR",
+            {"max_lr": [0.1] * 4, "total_steps": 9},
+            "cannot be built: .*one for theta and, where the estimator has .* for phi",
+        ),
+        ("LambdaLR", {"lr_lambda": [3]}, "lr_scheduler: torch.optim.lr_scheduler.LambdaLR cannot be built: ValueError"),
+        ("ReduceLROnPlateau", {}, "lr_scheduler must follow the number of updates alone, got .*ReduceLROnPlateau"),
+    ],
+)
+def test_a_wrong_schedule_is_told_in_a_sentence(tmp_path, tiny_data, path, arguments, message, replicas):
+    schedule = {"class_path": f"torch.optim.lr_scheduler.{path}", "init_args": arguments}
+    models = [nvil(seed, lr_scheduler=schedule) for seed in range(replicas)]
+    with pytest.raises(InputError, match=message):
+        fitted(tmp_path, tiny_data, models[0] if replicas == 1 else Replicas(models))
+
+
+def test_functions_of_each_group_serve_all_replicas(tmp_path, tiny_data):
+    schedule = {"class_path": "torch.optim.lr_scheduler.LambdaLR", "init_args": {"lr_lambda": [lambda step: 0.5, lambda step: 2.0]}}
+    models = [nvil(seed, lr=0.01, phi_lr=0.01, lr_scheduler=schedule) for seed in range(3)]
+    trainer = fitted(tmp_path, tiny_data, Replicas(models))
+    assert [group["lr"] for group in trainer.optimizers[0].param_groups] == [0.005, 0.02] * 3
+
+
 def test_an_optimizer_that_asks_for_several_gradients_is_refused(tmp_path, tiny_data):
     """LBFGS takes a single group of parameters, as without a phi."""
     model = DiscreteVAE(LOO(), optimizer={"class_path": "torch.optim.LBFGS"}, **TINY)

@@ -185,16 +185,32 @@ def test_a_checkpoint_loaded_and_saved_again_holds_the_same(fit, tmp_path, make,
         assert torch.equal(value, again) if isinstance(value, torch.Tensor) else value == again
 
 
-def test_an_extracted_replica_goes_on_as_its_own_run_would(fit, tmp_path):
+def of_each_group(name, **arguments):
+    return {"class_path": f"torch.optim.lr_scheduler.{name}", "init_args": arguments}
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        COSINE,
+        of_each_group("OneCycleLR", max_lr=[0.05, 0.01], total_steps=60, base_momentum=[0.8, 0.85]),
+        of_each_group("CyclicLR", base_lr=[0.001, 0.01], max_lr=[0.01, 0.02], step_size_up=7, cycle_momentum=False),
+        of_each_group("MultiStepLR", milestones=[10, 40], gamma=0.5),  # two of them, as of groups, and not of these
+    ],
+    ids=lambda schedule: schedule["class_path"].rpartition(".")[2],
+)
+def test_an_extracted_replica_goes_on_as_its_own_run_would(fit, tmp_path, schedule):
+    """Its learning rates too, where the schedule has a value for theta and one for phi."""
+
     def make():
         return NVIL(hidden=[5])
 
-    trainer = fit(replicate(seeded(5, make, lr_scheduler=COSINE), 3), 8, max_steps=33)
+    trainer = fit(replicate(seeded(5, make, lr_scheduler=schedule), 3), 8, max_steps=33)
     trainer.save_checkpoint(tmp_path / "three.ckpt")
     single = extract(read_checkpoint(tmp_path / "three.ckpt"), 1)
     torch.save(single, tmp_path / "one.ckpt")
     assert (tmp_path / "one.ckpt").stat().st_size < 0.6 * (tmp_path / "three.ckpt").stat().st_size
-    whole, rest = (seeded(6, make, lr_scheduler=COSINE) for _ in range(2))
+    whole, rest = (seeded(6, make, lr_scheduler=schedule) for _ in range(2))
     fit(whole, 9, max_steps=60)
     fit(rest, 9, max_steps=60, ckpt_path=tmp_path / "one.ckpt", weights_only=True)
     assert_equal_models(rest, whole)
