@@ -42,8 +42,8 @@ class DiscreteVAE(VAE, Training):
     centre and the outputs' start are set from the data when training starts.
 
     Arguments:
-        estimator, encoder, decoder, prior, likelihood, num_pixels, num_latents, latent, num_classes, num_layers, kl: of the model,
-            see :class:`dvae.models.VAE`.
+        estimator, encoder, decoder, prior, likelihood, num_pixels, num_latents, latent, num_classes, num_layers, kl, beta,
+            free_bits, kl_balance: of the model, see :class:`dvae.models.VAE`.
         image_shape: of the model, too.
         input_key: which part of a loader's batches is x: an index of a tuple, the first by default, or a key of a mapping.
         lr: learning rate of theta (encoder, decoder, prior).
@@ -93,6 +93,9 @@ class DiscreteVAE(VAE, Training):
         num_classes: int | None = None,
         num_layers: int = 1,
         kl: Literal["sampled", "analytic"] = "sampled",
+        beta: float = 1.0,
+        free_bits: float | None = None,
+        kl_balance: float | None = None,
         lr: float = 1e-3,
         phi_lr: float | None = None,
         betas: tuple[float, float] = (0.9, 0.99999),
@@ -122,6 +125,9 @@ class DiscreteVAE(VAE, Training):
             num_classes=num_classes,
             num_layers=num_layers,
             kl=kl,
+            beta=beta,
+            free_bits=free_bits,
+            kl_balance=kl_balance,
         )
         self.save_hyperparameters(self.config["init_args"])
         require_at_least(1, accumulate_grad_batches=accumulate_grad_batches, val_num_samples=val_num_samples)
