@@ -220,6 +220,12 @@ class _CLI(LightningCLI):
             "[0.5, 1]}'; learning rates, weight decay and what an estimator holds as a tensor"
         )
         parser.add_argument("--sweep", type=dict[str, list[Any]] | None, default=None, help=text)
+        text = (
+            "numbers that change along the run, by updates: '{beta: {0: 0, 2000: 1}, lr: {points: {0: 0.001, 9000: 0.0001}, "
+            "interpolation: exponential}}'; beta, free_bits, kl_balance, lr, phi_lr, estimator.temperature; linear, cosine, "
+            "exponential or step; see dvae.training.callbacks.Schedule"
+        )
+        parser.add_argument("--schedule", type=dict[str, Any] | None, default=None, help=text)
         text = "callbacks to leave out, of those that every run has: Pictures,VarianceMonitor"
         parser.add_argument("--without", type=list[str], default=[], help=text)
         text = "import classes from outside dvae that the checkpoint names; it runs their code"
@@ -313,6 +319,8 @@ class _CLI(LightningCLI):
             kwargs["plugins"] = [*plugins, DurableCheckpointIO()]
         callbacks = trainer.callbacks or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        if self.command == "fit":
+            callbacks = [*callbacks, *runs.schedules_of(config.schedule or {})]
         trainer.callbacks = runs.callbacks_of(callbacks, config.without, off)
         return super().instantiate_trainer(**kwargs)
 
