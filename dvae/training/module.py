@@ -15,7 +15,7 @@ from dvae.errors import InputError
 from dvae.estimators import GradientEstimator
 from dvae.latents import Latent
 from dvae.likelihoods import Likelihood, check_values
-from dvae.metrics import MeanWithError
+from dvae.metrics import ActiveUnits, MeanWithError
 from dvae.models import VAE
 from dvae.models.building import require_at_least
 from dvae.noise import noise_stream, seeded_generator
@@ -149,7 +149,7 @@ class DiscreteVAE(VAE, Training):
         self.compile_step, self.steps_per_execution = compile, steps_per_execution
         self.seed = torch.initial_seed() if seed is None else seed
         self.input_key = input_key
-        self.val_elbo, self.val_bound = MeanWithError(), MeanWithError()
+        self.start_metrics()
         self._compiling = compile is True
         self._compiled_step: Callable[..., StepOutput] | None = None
         self._generator: torch.Generator | None = None
@@ -277,11 +277,31 @@ class DiscreteVAE(VAE, Training):
         """The codes of a batch, see :meth:`dvae.models.VAE.codes`."""
         return self.codes(self._input(self, batch))
 
+    def start_metrics(self, **options: Any) -> None:
+        """Make what validation adds up in; the options are of ``torchmetrics.Metric``."""
+        self.val_elbo, self.val_bound = MeanWithError(**options), MeanWithError(**options)
+        units = [ActiveUnits(self.latent.sample_shape, **options) for _ in range(self.num_layers)]
+        self.val_units: Sequence[ActiveUnits] = nn.ModuleList(units)  # type: ignore[assignment]
+
     def measure(self, x: Tensor, rank: int, batch_idx: int) -> None:
-        """Add a validation batch to :attr:`val_elbo` and :attr:`val_bound`."""
-        weights = self.log_weights(x, self.val_num_samples, self._seeded(_VALIDATE, rank, batch_idx))
+        """Add a validation batch to :attr:`val_elbo`, :attr:`val_bound` and :attr:`val_units`."""
+        layers = self.sample_layers(x, self.val_num_samples, self._seeded(_VALIDATE, rank, batch_idx))
+        weights = self.terms(self.check_input(x), layers, kl="sampled").elbo
         self.val_elbo.update(weights.mean(0))
         self.val_bound.update(importance_weighted_bound(weights))
+        for metric, layer in zip(self.val_units, layers, strict=True):
+            metric.update(layer.q.mean.reshape(-1, *self.latent.sample_shape))
+
+    def measured(self) -> dict[str, Tensor]:
+        """The validation's figures by name, [] each; active units over all layers."""
+        units = torch.stack([metric.compute() for metric in self.val_units]).sum()
+        figures = {"elbo": self.val_elbo.compute(), "importance_weighted_bound": self.val_bound.compute()}
+        return {**figures, "active_units": units.to(self.mean.dtype)}
+
+    def reset_metrics(self) -> None:
+        """Let the next validation start from nothing."""
+        for metric in (self.val_elbo, self.val_bound, *self.val_units):
+            metric.reset()
 
     def _seeded(self, *counters: int) -> torch.Generator:
         if self._generator is None or self._generator.device != self.mean.device:

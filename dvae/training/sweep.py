@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from dvae.config import instantiate
 from dvae.data import TensorLoader
 from dvae.errors import InputError, NonFiniteError
-from dvae.metrics import MeanWithError
 from dvae.training import lightning
 from dvae.training.compilation import NotCompilable
 from dvae.training.module import DiscreteVAE
@@ -94,7 +93,7 @@ class Replicas(Training):
             self.share = share
             for model in self.models:
                 # What another process measures is of another model.
-                model.val_elbo, model.val_bound = MeanWithError(sync_on_compute=False), MeanWithError(sync_on_compute=False)
+                model.start_metrics(sync_on_compute=False)
         self._undo = lightning.train_apart(self.trainer, self)
 
     def teardown(self, stage: str) -> None:
