@@ -227,8 +227,8 @@ class _CLI(LightningCLI):
         )
         parser.add_argument("--schedule", type=dict[str, Any] | None, default=None, help=text)
         text = (
-            "a checkpoint, or a folder of runs, from whose weights the model starts, every replica too: tensors of the same name and "
-            "shape; optimizer, updates and seed start anew"
+            "a checkpoint, or a folder of runs, from whose weights the model starts, and every replica: tensors of the same name "
+            "and shape; optimizer, updates and seed start anew"
         )
         parser.add_argument("--init_from", type=str | None, default=None, help=text)
         text = "which model's, of a checkpoint of several"
