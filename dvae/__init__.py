@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from dvae.lab.certify import certify
     from dvae.lab.evaluate import evaluate
     from dvae.models import VAE
+    from dvae.training.checkpoints import init_from
     from dvae.training.module import DiscreteVAE
     from dvae.training.sweep import Replicas, replicate
 
@@ -65,6 +66,7 @@ _HOMES = {
     "VAE": "dvae.models",
     "certify": "dvae.lab.certify",
     "evaluate": "dvae.lab.evaluate",
+    "init_from": "dvae.training.checkpoints",
     "replicate": "dvae.training.sweep",
 }
 _PACKAGES = ("data", "estimators", "lab", "latents", "likelihoods", "models", "networks", "priors", "training")
@@ -82,6 +84,7 @@ __all__ = [
     "data",
     "estimators",
     "evaluate",
+    "init_from",
     "lab",
     "latents",
     "likelihoods",

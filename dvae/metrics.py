@@ -60,6 +60,7 @@ class ActiveUnits(Metric):
     Arguments:
         shape: of one example's mean: [D], or [D, C].
         threshold: smallest variance of an active unit.
+        options: of ``torchmetrics.Metric``, such as ``sync_on_compute``.
     """
 
     full_state_update = False
@@ -67,8 +68,8 @@ class ActiveUnits(Metric):
     squares: Tensor
     count: Tensor
 
-    def __init__(self, shape: Sequence[int], threshold: float = 0.01) -> None:
-        super().__init__()
+    def __init__(self, shape: Sequence[int], threshold: float = 0.01, **options: Any) -> None:
+        super().__init__(**options)
         self.threshold = threshold
         self.add_state("total", default=torch.zeros(*shape, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("squares", default=torch.zeros(*shape, dtype=torch.float64), dist_reduce_fx="sum")

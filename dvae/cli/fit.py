@@ -32,9 +32,9 @@ from dvae.errors import InputError
 from dvae.training import record
 from dvae.training.callbacks import Pictures
 from dvae.training.checkpoints import Checkpoint as Saved
-from dvae.training.checkpoints import DurableCheckpointIO, find_checkpoint
+from dvae.training.checkpoints import DurableCheckpointIO, find_checkpoint, init_from
 from dvae.training.module import DiscreteVAE
-from dvae.training.sweep import replicate
+from dvae.training.sweep import Replicas, replicate
 
 __all__ = ["is_first_process", "main", "resume_command"]
 
@@ -226,6 +226,19 @@ class _CLI(LightningCLI):
             "[0.5, 1]}'; learning rates, weight decay and what an estimator holds as a tensor"
         )
         parser.add_argument("--sweep", type=dict[str, list[Any]] | None, default=None, help=text)
+        text = (
+            "numbers that change along the run, by updates: '{beta: {0: 0, 2000: 1}, lr: {points: {0: 0.001, 9000: 0.0001}, "
+            "interpolation: exponential}}'; beta, free_bits, kl_balance, lr, phi_lr, estimator.temperature; linear, cosine, "
+            "exponential or step; see dvae.training.callbacks.Schedule"
+        )
+        parser.add_argument("--schedule", type=dict[str, Any] | None, default=None, help=text)
+        text = (
+            "a checkpoint, or a folder of runs, from whose weights the model starts, and every replica: tensors of the same name "
+            "and shape; optimizer, updates and seed start anew"
+        )
+        parser.add_argument("--init_from", type=str | None, default=None, help=text)
+        text = "which model's, of a checkpoint of several"
+        parser.add_argument("--init_from_replica", type=int | None, default=None, help=text)
         text = "callbacks to leave out, of those that every run has: Pictures,VarianceMonitor"
         parser.add_argument("--without", type=list[str], default=[], help=text)
         text = "import classes from outside dvae that the checkpoint names; it runs their code"
@@ -243,6 +256,11 @@ class _CLI(LightningCLI):
             if self.command != "fit":
                 raise InputError(f"ckpt_path must be given: dvae {self.command} measures a checkpoint (--ckpt_path runs/NAME)")
             return
+        if config.init_from is not None:
+            raise InputError(
+                f"init_from and ckpt_path exclude each other, got {config.init_from} and {config.ckpt_path}: leave init_from out, "
+                "for a run that goes on has its own weights"
+            )
         path = self._checkpoint_path(config)
         config.ckpt_path = str(path)
         self.checkpoint = resume.open_resumable(path, lambda other: resume_command([self.command, *self.arguments], other))
@@ -301,6 +319,20 @@ class _CLI(LightningCLI):
             if told(error) or any(not path.startswith(_OWN) for path in class_paths(config.as_dict())):
                 raise
             raise InputError(f"config: cannot build what it describes ({type(error).__name__}: {first_line(error)})") from error
+        if self.command == "fit":
+            self._start_weights(config)
+
+    def _start_weights(self, config: Any) -> None:
+        if config.init_from is None:
+            if config.init_from_replica is not None:
+                raise InputError(
+                    f"init_from_replica needs init_from, a checkpoint of several models, got {config.init_from_replica}"
+                )
+            return
+        path = find_checkpoint(config.init_from)
+        taken = init_from(self.model, path, replica=config.init_from_replica)
+        if is_first_process():
+            print(f"{'every replica' if isinstance(self.model, Replicas) else 'the model'} starts from {path}: {taken}")
 
     def _instantiate_with_data(self) -> None:
         """The data first: a model that is not told its size takes theirs."""
@@ -337,6 +369,8 @@ class _CLI(LightningCLI):
             kwargs["plugins"] = [*plugins, DurableCheckpointIO()]
         callbacks = trainer.callbacks or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        if self.command == "fit":
+            callbacks = [*callbacks, *runs.schedules_of(config.schedule or {})]
         trainer.callbacks = runs.callbacks_of(callbacks, config.without, off)
         return super().instantiate_trainer(**kwargs)
 
@@ -371,14 +405,18 @@ def is_first_process() -> bool:
     return rank_zero_only.rank == 0  # type: ignore[attr-defined]
 
 
+# Not in the command that goes on: where to go on from, and what a run can only start from.
+_OF_THE_START = ("--ckpt_path", "--init_from", "--init_from_replica")
+
+
 def resume_command(arguments: Sequence[str], checkpoint: str | Path) -> str:
     """The command with another ``--ckpt_path``."""
     kept = []
     remaining = iter(arguments)
     for argument in remaining:
-        if argument == "--ckpt_path":
+        if argument in _OF_THE_START:
             next(remaining, None)
-        elif not argument.startswith("--ckpt_path="):
+        elif argument.partition("=")[0] not in _OF_THE_START:
             kept.append(argument)
     return shlex.join(["dvae", *kept, "--ckpt_path", str(checkpoint)])
 

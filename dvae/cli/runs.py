@@ -19,6 +19,7 @@ from dvae.config import check_yaml, import_class, instantiate
 from dvae.data import DataModule
 from dvae.errors import InputError
 from dvae.resources import bundled_folder
+from dvae.training.callbacks import Schedule
 
 __all__ = [
     "MetricsTable",
@@ -29,6 +30,7 @@ __all__ = [
     "loggers_of",
     "put_loggers_into",
     "run_table",
+    "schedules_of",
     "switched_off",
 ]
 
@@ -119,6 +121,26 @@ def callbacks_of(given: Sequence[pl.Callback], without: Sequence[str], off: Sequ
     left_out = tuple(off)
     kept = [callback for callback in given if type(callback).__name__ not in without]
     return [callback for callback in (*added, *kept) if not isinstance(callback, left_out)]
+
+
+def schedules_of(given: Mapping[str, Any]) -> list[Schedule]:
+    """The callbacks that a mapping from names to points, or to arguments of :class:`dvae.training.callbacks.Schedule`, stands for.
+
+    Raises:
+        InputError: it has another form, or a schedule cannot be as it is asked for.
+    """
+    made = []
+    known = set(inspect.signature(Schedule).parameters) - {"name"}
+    for name, value in given.items():
+        if not isinstance(value, Mapping):
+            raise InputError(
+                f"schedule of {name} must be a mapping from updates to values such as {{0: 0.0, 2000: 1.0}}, got {value!r}"
+            )
+        arguments = value if "points" in value else {"points": value}
+        if unknown := sorted(set(arguments) - known):
+            raise InputError(f"schedule of {name} has unknown keys {unknown}; expected {', '.join(sorted(known))}")
+        made.append(Schedule(name, **arguments))
+    return made
 
 
 def switched_off(trainer: Namespace) -> list[type]:

@@ -10,12 +10,13 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dvae.config import Module, instantiate
+from dvae.config import instantiate
 from dvae.errors import InputError
 from dvae.estimators import RELAX, GradientEstimator
 from dvae.latents import Latent, Spec
 from dvae.likelihoods import Bernoulli, Likelihood, check_values
 from dvae.models.building import linear_or_given, require_at_least, size_of_example
+from dvae.models.controls import Controls
 from dvae.noise import place, uniform
 from dvae.objectives import ELBOTerms, importance_weighted_bound
 from dvae.priors import Factorial, Prior
@@ -35,7 +36,7 @@ class Layer(NamedTuple):
     sample: Tensor
 
 
-class VAE(Module):
+class VAE(Controls):
     r"""Encoder, decoder, prior and likelihood, and how the gradient of their ELBO is estimated: a plain ``nn.Module``.
 
     .. math:: \text{ELBO}(x) = E_{q(b|x)}[\log p(x|b) + \log p(b) - \log q(b|x)]
@@ -63,6 +64,11 @@ class VAE(Module):
         num_classes: C of categorical latents; None for the others.
         num_layers: L, stochastic layers.
         kl: "sampled", as in the paper, or "analytic", with closed forms where they exist (lower variance).
+        beta: weight of the KL in what training maximises (Higgins et al. 2017). What is called ELBO stays the ELBO.
+        free_bits: nats of an example's KL that cost nothing (Kingma et al. 2016, one group); None for none. It needs the analytic
+            KL, which with several layers is that given the samples of those below the top.
+        kl_balance: the prior's share of the gradient of the KL's closed part, the top layer's (Hafner et al. 2021); None where each
+            side has all of it. It needs the analytic KL and changes no value.
 
     Raises:
         InputError: an argument is outside its range or does not fit the others.
@@ -92,6 +98,9 @@ class VAE(Module):
         num_classes: int | None = None,
         num_layers: int = 1,
         kl: Literal["sampled", "analytic"] = "sampled",
+        beta: float = 1.0,
+        free_bits: float | None = None,
+        kl_balance: float | None = None,
     ) -> None:
         super().__init__()
         num_pixels, self.image_shape = size_of_example(num_pixels, image_shape)
@@ -120,6 +129,7 @@ class VAE(Module):
         self.register_buffer("mean", torch.full((num_pixels,), 0.5))
         self.register_buffer("output_bias", torch.zeros(num_outputs))
         self.register_buffer("mean_is_set", torch.tensor(False))
+        self.hold(beta, free_bits, kl_balance)
 
     # The estimators
 
@@ -218,8 +228,8 @@ class VAE(Module):
         return ELBOTerms(reconstruction, divergence)
 
     def objective(self, terms: ELBOTerms) -> Tensor:
-        """What training maximises, [K, B]: the ELBO. Override it for another objective made of the same terms."""
-        return terms.elbo
+        """What training maximises, [K, B]: the ELBO as ``beta`` weighs it. Override it for another objective of the same terms."""
+        return terms.reconstruction - self.beta * self.charged(terms.kl)
 
     def context(self, x: Tensor, below: Sequence[Layer]) -> Tensor:
         """What an estimator's networks may look at: the centred input and 2b - 1 of the layers before, [*, B, C]."""

@@ -28,6 +28,37 @@ Several processes, GPUs or nodes are Lightning's `--trainer.strategy ddp --train
 `--trainer.accelerator cpu` on CPUs): every process has its own data and noise, gradients of theta and phi are averaged, and the
 parameters stay equal. `batch_size` is per process.
 
+# Controls
+
+What training maximises is `log p(x | b) - beta max(KL, free_bits)`, whose defaults make it the ELBO; what is logged, evaluated
+and called ELBO is always the ELBO. `beta` weighs the KL (Higgins et al. 2017), `free_bits` are nats of an example's KL that cost
+nothing (Kingma et al. 2016), and `kl_balance`, between 0 and 1, is the prior's share of the gradient of the KL, as in alpha
+KL(sg(q) || p) + (1 - alpha) KL(q || sg(p)) (Hafner et al. 2021), with the top layer's closed form; the latter two need
+`kl="analytic"`. They are buffers: a compiled step, replicas and checkpoints see their change, and `--sweep '{beta: [0.5, 1, 2]}'`
+compares some. The gradient stays unbiased for this objective, by enumeration (`tests/models/test_controls.py`).
+
+A schedule drives such a number, a rate or a temperature along the run, through points in updates; it is
+`dvae.training.callbacks.Schedule`, and on the command line `--schedule`:
+
+```bash
+dvae fit --config configs/model/l1.yaml --model.estimator Concrete --trainer.max_steps 60 --name annealed \
+  --schedule '{beta: {0: 0, 50: 1}, estimator.temperature: {points: {0: 1.0, 50: 0.5}, interpolation: exponential}}'
+dvae fit --config configs/model/l1.yaml --model.estimator REBAR --trainer.max_steps 40 --name further --init_from runs/annealed
+```
+
+Its value is a function of the update alone, so that a resumed run has the same, and takes the place of the model's own argument.
+It changes at every 50th update (`every_n_train_steps`), where a block of steps ends; the table has it as `schedule/beta`. `lr`
+and `phi_lr` are theta's and phi's rates, and exclude `lr_scheduler`. A temperature that is learned, as REBAR's, has no schedule,
+and one that has is in no checkpoint: a model that is loaded has its config's.
+
+`--init_from` starts a run from the weights of a checkpoint, of the same model or of one with another estimator, likelihood or
+network: all tensors of the same name and shape, the data's mean included. A line says what was taken and what is new; optimizer,
+updates and seed start anew. Of several models `--init_from_replica` names one, and with `--replicas` all start from it. In Python
+it is `dvae.init_from(model, checkpoint)`.
+
+A model whose KL is below .1 nats after 1,000 updates, or that has no active unit in a validation after that, does not use its
+code: one warning says so and what to try. `val/active_units` counts those of all layers (`dvae.metrics.ActiveUnits`).
+
 # Speed
 
 `dvae fit` runs a whole step (encoder, estimator, the gradient of its variance, clipping, Adam for theta and phi) as one compiled

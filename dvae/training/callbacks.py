@@ -1,4 +1,4 @@
-"""Lightning callbacks: checkpoints to go on from, pictures and the variance of the gradient along a run."""
+"""Lightning callbacks: checkpoints to go on from, numbers that change on a schedule, pictures and variances along a run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,9 +25,10 @@ from dvae.training import lightning
 from dvae.training.gradient_variance import log_gradient_variance
 from dvae.training.module import DiscreteVAE
 from dvae.training.run import Training
+from dvae.training.schedule import RATES, Course, Interpolation, groups_of, require_points_in_range, tensors_of
 from dvae.training.sweep import models_of
 
-__all__ = ["BestCheckpoint", "LastCheckpoint", "Pictures", "ProgressBar", "VarianceMonitor"]
+__all__ = ["BestCheckpoint", "LastCheckpoint", "Pictures", "ProgressBar", "Schedule", "VarianceMonitor"]
 
 
 class ProgressBar(TQDMProgressBar):
@@ -112,8 +114,8 @@ class LastCheckpoint(Checkpoint):
         self._places = None
         if self._path is not None and not lightning.keeps_its_place(trainer):
             rank_zero_warn(
-                f"last.ckpt does not hold the place of {type(trainer.train_dataloader).__name__} in its epoch: a run that goes on from "
-                "it sees others than it would have. The modules of dvae.data and torchdata's StatefulDataLoader keep theirs"
+                f"last.ckpt does not hold the place of {type(trainer.train_dataloader).__name__} in its epoch: a run that goes on "
+                "from it sees other batches. The modules of dvae.data and torchdata's StatefulDataLoader keep theirs"
             )
         if self._row:
             step = int(self._row.pop("step"))
@@ -191,6 +193,72 @@ class LastCheckpoint(Checkpoint):
         self._asked = trainer.global_step
         received = torch.tensor(self._received, device=trainer.strategy.root_device)
         return int(trainer.strategy.reduce(received, reduce_op="max"))
+
+
+class Schedule(pl.Callback):
+    """Drives one number of the model's or of the optimizer's while it is trained, and logs it as ``schedule/NAME``.
+
+    The value is a function of the step alone, so that a resumed run has the same; it takes the place of the model's own argument,
+    of all layers and of all replicas. A compiled step sees it.
+
+    Arguments:
+        name: ``beta``, ``free_bits`` or ``kl_balance`` (:class:`dvae.VAE`); ``lr`` or ``phi_lr``, the rate of theta or of phi;
+            ``estimator.temperature`` or another buffer of one number, by its dotted path, ``estimator`` for that of every layer.
+        points: from updates to values, such as ``{0: 0.0, 5000: 1.0}``; after the last one the value stays.
+        interpolation: between two points, "linear", "cosine", "exponential" or "step".
+        every_n_train_steps: updates from one change of the number to the next; blocks of steps end there.
+
+    Raises:
+        InputError: a point is outside of what the number can be, or they are not in order from step 0 on; in training, if there is
+            no such number, it is learned, another schedule drives it too, or replicas are to differ in it.
+    """
+
+    takes_blocks = True  # a block ends where the number changes
+
+    def __init__(
+        self, name: str, points: Mapping[int, float], interpolation: Interpolation = "linear", every_n_train_steps: int = 50
+    ) -> None:
+        if every_n_train_steps < 1:
+            raise InputError(f"every_n_train_steps must be at least 1, got {every_n_train_steps}")
+        try:
+            self.course = Course(points, interpolation)
+            require_points_in_range(name, self.course.values)
+        except InputError as error:
+            raise InputError(f"schedule of {name}: {error}") from None
+        self.name, self.every_n_train_steps = name, every_n_train_steps
+
+    def value(self, global_step: int) -> float:
+        """The number in the update after so many."""
+        return self.course(global_step - global_step % self.every_n_train_steps)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        if not isinstance(pl_module, Training):
+            raise InputError(f"a schedule needs a model of dvae, got {type(pl_module).__name__}")
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        if sum(isinstance(other, Schedule) and other.name == self.name for other in callbacks) > 1:
+            raise InputError(f"{self.name} must have one schedule, got several")
+        first, name = pl_module.models[0], self.name
+        if name == "phi_lr" and not first.phi():
+            raise InputError(f"phi_lr has nothing to schedule: {type(first.estimators[0]).__name__} learns no parameters")
+        if name in RATES and first.lr_scheduler is not None:
+            raise InputError(f"{name} must be driven by lr_scheduler or by a schedule, got both: leave one out")
+        own = [getattr(model, name) if name in RATES else [float(t) for t in tensors_of(model, name)] for model in pl_module.models]
+        if any(value != own[0] for value in own):
+            raise InputError(f"{name} must be one for all replicas that a schedule drives, got {own}: leave out one of the two")
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        assert isinstance(pl_module, Training)
+        value = self.value(trainer.global_step)
+        if self.name in RATES:
+            for group in groups_of(trainer.optimizers[0], pl_module.models, self.name):
+                group["lr"] = value
+        else:
+            for model in pl_module.models:
+                for tensor in tensors_of(model, self.name):
+                    tensor.fill_(value)
+        pl_module.log(f"schedule/{self.name}", value)
 
 
 class Pictures(pl.Callback):

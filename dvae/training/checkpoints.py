@@ -5,25 +5,37 @@ from __future__ import annotations
 import io
 import os
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_buffer_registration_hook, register_module_parameter_registration_hook
 
-from dvae.config import class_paths, import_class
+from dvae.config import class_paths, current_path, import_class, public_path
 from dvae.errors import InputError
 from dvae.files import written_whole
+from dvae.models import VAE
 from dvae.models.building import size_of_example
+from dvae.models.controls import CONTROLS
 from dvae.training import record
 from dvae.training.module import DiscreteVAE
+from dvae.training.run import Training
 
-__all__ = ["Checkpoint", "DurableCheckpointIO", "find_checkpoint", "load_model", "previous_checkpoint", "read_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "DurableCheckpointIO",
+    "Taken",
+    "find_checkpoint",
+    "init_from",
+    "load_model",
+    "previous_checkpoint",
+    "read_checkpoint",
+]
 
 
 _TRUSTED = ("dvae.", "torch.nn.", "torch.optim.lr_scheduler.")
@@ -263,3 +275,116 @@ def load_model(
     """
     checkpoint = Checkpoint.open(path)
     return checkpoint.model(replica, trust=trust, **overrides), checkpoint.single(replica)
+
+
+class Taken(NamedTuple):
+    """What :func:`init_from` did, names of tensors each; as text it is one line.
+
+    taken: of the model, with the checkpoint's values; ``mean`` stands for what is set with it.
+    new: of the model, as it was made.
+    left: of the checkpoint, which the model does not have.
+    """
+
+    taken: tuple[str, ...]
+    new: tuple[str, ...]
+    left: tuple[str, ...]
+
+    def __str__(self) -> str:
+        text = f"took {', '.join(_groups(self.taken, (*self.new, *self.left)))}"
+        for title, names, others in (("new", self.new, self.taken), ("left there", self.left, (*self.taken, *self.new))):
+            if names:
+                counts = _groups(names, others).items()
+                text += f"; {title}: " + ", ".join(f"{n} ({c} tensor{'s' if c > 1 else ''})" for n, c in counts)
+        return text
+
+
+_STATISTICS = ("mean", "output_bias", "mean_is_set")
+
+
+def init_from(model: VAE | Training, checkpoint: str | Path | Checkpoint, *, replica: int | None = None) -> Taken:
+    """Start a model from a checkpoint's weights, of the same model or of one with another estimator, likelihood or network.
+
+    All tensors of the same name and shape are taken, the data's mean included; the rest is as it was made. Optimizer, iteration,
+    seed, beta, free_bits and kl_balance stay the model's own. Nothing but tensors is read, and no code.
+
+    Arguments:
+        model: changed in place; of :class:`dvae.Replicas` each model is.
+        checkpoint: a file, or a folder that holds some (see :func:`find_checkpoint`).
+        replica: which model of a checkpoint of several, from 0.
+
+    Raises:
+        InputError: the file cannot be read, nothing of encoder, decoder and prior fits, or the checkpoint holds several models and
+            ``replica`` says none of them.
+    """
+    checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.open(checkpoint)
+    count = len(checkpoint.replicas)
+    if replica is None and checkpoint.replicas != [None]:
+        raise InputError(
+            f"checkpoint {checkpoint.path} holds {count} replicas: say whose weights, from 0 to {count - 1} (replica=r, "
+            "--init_from_replica r)"
+        )
+    content = checkpoint.single(replica)
+    models = list(model.models) if isinstance(model, Training) else [model]
+    taken = [_take(own, content, checkpoint.path) for own in models]
+    return taken[0]
+
+
+def _take(model: VAE, content: Mapping[str, Any], path: Path) -> Taken:
+    own, saved = model.state_dict(), content["state_dict"]
+    fits = [name for name, tensor in own.items() if isinstance(saved.get(name), Tensor) and saved[name].shape == tensor.shape]
+    if not set(fits) & {name for name, _ in model.named_theta()}:
+        raise InputError(f"nothing of encoder, decoder and prior fits checkpoint {path}: {_differences(model, saved)}")
+    settings = {f"_{name}" for name in CONTROLS}
+    skipped = settings | _other_statistics(model, content, fits)
+    taken = [name for name in fits if name not in skipped]
+    for name in taken:
+        if saved[name].is_complex() or not saved[name].isfinite().all():
+            raise InputError(f"checkpoint {path}: {name} must hold finite real numbers, but does not")
+    with torch.no_grad():
+        for name in taken:
+            own[name].copy_(saved[name])
+        if "mean_is_set" in taken and "output_bias" not in taken and own["mean_is_set"]:
+            model.set_mean(own["mean"].clone())  # the outputs start where this likelihood has them for that mean
+    told = {name for name in (*own, *saved) if name not in settings and name not in _STATISTICS[1:]}
+    return Taken(
+        tuple(name for name in taken if name in told),
+        tuple(name for name in own if name in told and name not in taken),
+        tuple(name for name in saved if name in told and name not in own),
+    )
+
+
+def _other_statistics(model: VAE, content: Mapping[str, Any], fits: Sequence[str]) -> set[str]:
+    """What is not of this model's data or likelihood, although a tensor of the name is there."""
+    if "mean" not in fits:
+        return set(_STATISTICS)
+    if _same_likelihood(model, content):
+        return set()
+    parts = {name for name in fits if name.startswith("likelihood.")}
+    # A standard deviation that the checkpoint may not have comes from the data, and the mean with it.
+    return parts | set(_STATISTICS if model.likelihood.needs_std else _STATISTICS[1:2])
+
+
+def _differences(model: VAE, saved: Mapping[str, Any]) -> str:
+    shapes = [
+        f"{name} is {tuple(saved[name].shape)} there and {tuple(parameter.shape)} in the model"
+        for name, parameter in model.named_theta()
+        if isinstance(saved.get(name), Tensor)
+    ]
+    return ", ".join(shapes) or "none of its tensors has a name of the model's"
+
+
+def _same_likelihood(model: VAE, content: Mapping[str, Any]) -> bool:
+    saved = content["hyper_parameters"].get("likelihood")
+    path = "dvae.likelihoods.Bernoulli" if saved is None else saved.get("class_path") if isinstance(saved, Mapping) else None
+    return isinstance(path, str) and current_path(path) == public_path(type(model.likelihood))
+
+
+def _groups(names: Iterable[str], others: Sequence[str]) -> dict[str, int]:
+    """The shortest beginnings of dotted names that none of the others has, and how many names each stands for."""
+    found: dict[str, int] = {}
+    for name in names:
+        parts = name.split(".")
+        beginnings = (".".join(parts[: length + 1]) for length in range(len(parts)))
+        short = next(start for start in beginnings if not any(f"{other}.".startswith(f"{start}.") for other in others))
+        found[short] = found.get(short, 0) + 1
+    return found

@@ -16,7 +16,7 @@ from dvae.errors import InputError
 from dvae.estimators import GradientEstimator
 from dvae.latents import Latent
 from dvae.likelihoods import Likelihood, check_values
-from dvae.metrics import MeanWithError
+from dvae.metrics import ActiveUnits, MeanWithError
 from dvae.models import VAE
 from dvae.models.building import require_at_least
 from dvae.noise import noise_stream, seeded_generator
@@ -44,8 +44,8 @@ class DiscreteVAE(VAE, Training):
     centre and the outputs' start are set from the data when training starts.
 
     Arguments:
-        estimator, encoder, decoder, prior, likelihood, num_pixels, num_latents, latent, num_classes, num_layers, kl: of the model,
-            see :class:`dvae.models.VAE`.
+        estimator, encoder, decoder, prior, likelihood, num_pixels, num_latents, latent, num_classes, num_layers, kl, beta,
+            free_bits, kl_balance: of the model, see :class:`dvae.models.VAE`.
         image_shape: of the model, too.
         input_key: which part of a loader's batches is x: an index of a tuple, the first by default, or a key of a mapping.
         lr: learning rate of theta (encoder, decoder, prior).
@@ -96,6 +96,9 @@ class DiscreteVAE(VAE, Training):
         num_classes: int | None = None,
         num_layers: int = 1,
         kl: Literal["sampled", "analytic"] = "sampled",
+        beta: float = 1.0,
+        free_bits: float | None = None,
+        kl_balance: float | None = None,
         lr: float = 1e-3,
         phi_lr: float | None = None,
         betas: tuple[float, float] = (0.9, 0.99999),
@@ -125,6 +128,9 @@ class DiscreteVAE(VAE, Training):
             num_classes=num_classes,
             num_layers=num_layers,
             kl=kl,
+            beta=beta,
+            free_bits=free_bits,
+            kl_balance=kl_balance,
         )
         self.save_hyperparameters(self.config["init_args"])
         require_at_least(1, accumulate_grad_batches=accumulate_grad_batches, val_num_samples=val_num_samples)
@@ -146,7 +152,7 @@ class DiscreteVAE(VAE, Training):
         self.compile_step, self.steps_per_execution = compile, steps_per_execution
         self.seed = torch.initial_seed() if seed is None else seed
         self.input_key = input_key
-        self.val_elbo, self.val_bound = MeanWithError(), MeanWithError()
+        self.start_metrics()
         self._compiling = compile is True
         self._compiled_step: Callable[..., StepOutput] | None = None
         self._generator: torch.Generator | None = None
@@ -281,11 +287,31 @@ class DiscreteVAE(VAE, Training):
         """The codes of a batch, see :meth:`dvae.models.VAE.codes`."""
         return self.codes(self._input(self, batch))
 
+    def start_metrics(self, **options: Any) -> None:
+        """Make what validation adds up in; the options are of ``torchmetrics.Metric``."""
+        self.val_elbo, self.val_bound = MeanWithError(**options), MeanWithError(**options)
+        units = [ActiveUnits(self.latent.sample_shape, **options) for _ in range(self.num_layers)]
+        self.val_units: Sequence[ActiveUnits] = nn.ModuleList(units)  # type: ignore[assignment]
+
     def measure(self, x: Tensor, rank: int, batch_idx: int) -> None:
-        """Add a validation batch to :attr:`val_elbo` and :attr:`val_bound`."""
-        weights = self.log_weights(x, self.val_num_samples, self._seeded(_VALIDATE, rank, batch_idx))
+        """Add a validation batch to :attr:`val_elbo`, :attr:`val_bound` and :attr:`val_units`."""
+        layers = self.sample_layers(x, self.val_num_samples, self._seeded(_VALIDATE, rank, batch_idx))
+        weights = self.terms(self.check_input(x), layers, kl="sampled").elbo
         self.val_elbo.update(weights.mean(0))
         self.val_bound.update(importance_weighted_bound(weights))
+        for metric, layer in zip(self.val_units, layers, strict=True):
+            metric.update(layer.q.mean.reshape(-1, *self.latent.sample_shape))
+
+    def measured(self) -> dict[str, Tensor]:
+        """The validation's figures by name, [] each; active units over all layers."""
+        units = torch.stack([metric.compute() for metric in self.val_units]).sum()
+        figures = {"elbo": self.val_elbo.compute(), "importance_weighted_bound": self.val_bound.compute()}
+        return {**figures, "active_units": units.to(self.mean.dtype)}
+
+    def reset_metrics(self) -> None:
+        """Let the next validation start from nothing."""
+        for metric in (self.val_elbo, self.val_bound, *self.val_units):
+            metric.reset()
 
     def _seeded(self, *counters: int) -> torch.Generator:
         if self._generator is None or self._generator.device != self.mean.device:

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from dvae.config import instantiate
 from dvae.data import DataModule, x_of
 from dvae.errors import InputError, NonFiniteError
-from dvae.training import lightning, record
+from dvae.training import collapse, lightning, record
 from dvae.training.compilation import FAILURES, NotCompilable
-from dvae.training.schedule import joint_scheduler
+from dvae.training.lr_scheduler import joint_scheduler
 from dvae.training.whole_step import WholeStep
 
 if TYPE_CHECKING:
@@ -44,9 +45,11 @@ class Training(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.iteration = 0
-        # Indices into models: the iteration at which a model's loss was not finite, and what was logged last of each.
+        # Indices into models: the iteration at which a model's loss was not finite, what was logged last of each, and those that
+        # were named because they do not use their code.
         self.stopped: dict[int, int] = {}
         self.train_elbo: dict[int, Tensor] = {}
+        self.collapsed: set[int] = set()
         # Sums of what the iterations since the last log measured, [R, M].
         self.metric_names: list[str] = []
         self.tally: Tensor | None = None
@@ -251,17 +254,37 @@ class Training(pl.LightningModule):
         self.train_elbo |= {index: means["elbo"][index] for index in self.active}
         for name, values in means.items():
             self.log_each(f"train/{name}", values[self.active], prog_bar=name == "elbo")
+        nats = {index: means["kl"][index].item() for index in self.active}
+        self._warn_of_collapse({index: collapse.low_kl(own) for index, own in nats.items() if own < collapse.LEAST_KL})
         self.tally, self.num_tallied = None, 0
         if self._whole is not None:
             self._whole.tally.zero_()
 
     def _log_measured(self, stage: str) -> None:
-        for name, attribute in (("elbo", "val_elbo"), ("importance_weighted_bound", "val_bound")):
-            metrics = [getattr(model, attribute) for model in self.models]
-            values = [metrics[index].compute() for index in self.active]
-            self.log_each(f"{stage}/{name}", torch.stack(values) if values else torch.zeros(0), prog_bar=True)
-            for metric in metrics:
-                metric.reset()
+        figures = [self.models[index].measured() for index in self.active]
+        for name in ("elbo", "importance_weighted_bound", "active_units"):
+            values = torch.stack([own[name] for own in figures]) if figures else torch.zeros(0)
+            self.log_each(f"{stage}/{name}", values, prog_bar=name != "active_units")
+        if stage == "val":
+            silent = {index: own["active_units"] == 0 for index, own in zip(self.active, figures, strict=True)}
+            # Of a single example no mean varies.
+            several = [index for index, none in silent.items() if none and self.models[index].val_units[0].count > 1]
+            self._warn_of_collapse(dict.fromkeys(several, collapse.NO_UNITS))
+        for model in self.models:
+            model.reset_metrics()
+
+    def _warn_of_collapse(self, figures: Mapping[int, str]) -> None:
+        """Name the models that do not use their code, each once; not before they had the time to learn to."""
+        warmup = self.models[0].phi_warmup_steps if self.models[0].phi() else 0
+        if self.trainer.global_step < warmup + collapse.PATIENCE:
+            return
+        # Where the KL costs nothing, nothing has pushed it down, and it may still grow.
+        new = [index for index in figures if index not in self.collapsed and self.models[index].beta > 0]
+        self.collapsed.update(new)
+        names = {index: f"replica {self.global_index(index)} ({self.label(index)})" if self.apart else "the model" for index in new}
+        if new:
+            message = collapse.sentence({names[index]: figures[index] for index in new}, self.trainer.global_step)
+            (warnings.warn if self.apart else rank_zero_warn)(message, stacklevel=2)
 
     def log_each(self, name: str, values: Tensor, prog_bar: bool) -> None:
         """Log a figure of each active model, [R]."""

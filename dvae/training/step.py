@@ -49,7 +49,7 @@ def step_loss(model: VAE, x: Tensor, noise: Sequence[Tensor]) -> StepOutput:
         InputError: an estimator and the model do not fit; see :meth:`dvae.estimators.GradientEstimator.estimate`.
     """
     layers = model.rollout(x, noise)
-    terms = model.terms(x, layers)
+    terms = model.balanced(model.terms(x, layers), layers[-1].q)
     # One evaluation of f at the hard samples is the value of every layer's draw.
     value = model.objective(terms)
     combined = model.estimators[0].combine(value)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from dvae.config import instantiate
 from dvae.data import TensorLoader
 from dvae.errors import InputError, NonFiniteError
-from dvae.metrics import MeanWithError
 from dvae.training import lightning
 from dvae.training.compilation import NotCompilable
 from dvae.training.module import DiscreteVAE
@@ -94,7 +93,7 @@ class Replicas(Training):
             self.share = share
             for model in self.models:
                 # What another process measures is of another model.
-                model.val_elbo, model.val_bound = MeanWithError(sync_on_compute=False), MeanWithError(sync_on_compute=False)
+                model.start_metrics(sync_on_compute=False)
         for index, model in enumerate(self.models):  # an estimator may have been replaced
             _require_same_code(self.models[0].estimators, model.estimators, index)  # type: ignore[arg-type]
         self._undo = lightning.train_apart(self.trainer, self)

@@ -40,7 +40,9 @@ def test_it_resumes_to_where_its_own_version_would_have_ended(name, tmp_path, mo
     )
     content = Checkpoint.open(next(tmp_path.rglob("last.ckpt"))).content
     sums = {key: tensor.double().sum().item() for key, tensor in content["state_dict"].items() if tensor.is_floating_point()}
-    assert sums == pytest.approx(FIGURES[name]["resumed_sums"], rel=1e-4, abs=1e-5)
+    new = {key for key in sums if key.rsplit(".", 1)[-1] == "_beta"}  # what models hold since then
+    assert {key: sums[key] for key in sums if key not in new} == pytest.approx(FIGURES[name]["resumed_sums"], rel=1e-4, abs=1e-5)
+    assert {sums[key] for key in new} == {1.0}
     entries = content["dvae"].get("replicas") or [content["dvae"]]
     assert [entry["train_elbo"] for entry in entries] == pytest.approx(FIGURES[name]["resumed_elbo"], rel=1e-5)
 
