@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ COMMANDS = {
     "validate": "measure a checkpoint on its validation set, with Lightning",
     "test": "measure a checkpoint on its test set, with Lightning",
     "predict": "the codes of a data set, with Lightning: on several devices, by batches",
+    "compare": "train models with several estimators and seeds, evaluate them, one table and one plot",
     "evaluate": "ELBO, importance-weighted bound and more of a checkpoint, with error bars",
     "sample": "PNG grids of samples from the prior and of reconstructions",
     "curves": "plot the training ELBO of runs against steps and seconds",
@@ -62,7 +64,8 @@ def main(args: Sequence[str] | None = None) -> int:
         # Lightning turns Ctrl-C into an exit with status 1.
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
-        print("dvae: stopped by SIGINT", file=sys.stderr)
+        hint = "; the same command goes on" if command == "compare" else ""
+        print(f"dvae: stopped by SIGINT{hint}", file=sys.stderr)
         return 128 + signal.SIGINT
 
 
@@ -85,7 +88,9 @@ def _run(command: str, arguments: list[str]) -> int:
 
         if not is_first_process():
             return 0  # another status than 0 would make Lightning kill the first process
-        print(f"dvae: {stop}; go on with: {resume_command([command, *arguments], 'last')}", file=sys.stderr)
+        # A comparison finds its unfinished run itself.
+        again = shlex.join(["dvae", command, *arguments]) if command == "compare" else resume_command([command, *arguments], "last")
+        print(f"dvae: {stop}; go on with: {again}", file=sys.stderr)
         return 128 + stop.signum
     except NothingToDo as reason:
         print(f"dvae: {reason}")

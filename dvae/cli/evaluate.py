@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from dvae.cli.arguments import Parser, add_checkpoint, add_common, device_of, renamed, write_json
 from dvae.lab.evaluate import Evaluation, Mean, evaluate, open_model, pooled
 from dvae.report.tables import labels, print_table
 from dvae.training.checkpoints import Checkpoint, find_checkpoint
 
-__all__ = ["main"]
+__all__ = ["evaluations", "main", "with_error"]
 
 
 def main(command: str, arguments: Sequence[str]) -> int:
@@ -32,23 +32,19 @@ def main(command: str, arguments: Sequence[str]) -> int:
         for path in dict.fromkeys(find_checkpoint(given) for given in args.checkpoint):
             checkpoint = Checkpoint.open(path)
             replicas = checkpoint.replicas if args.replica is None else [args.replica]
-            # The data are read once for all models.
-            data = open_model(checkpoint, args.data, trust=args.trust, replica=replicas[0])[1]
-            for replica in replicas:
-                name = path.name if replica is None else f"{path.name}, replica {replica}"
-                task = bar.add_task(f"{name} on {args.split}", total=None)
-                result = evaluate(
-                    checkpoint,
-                    data,
-                    split=args.split,
-                    num_samples=args.num_samples,
-                    num_draws=args.num_draws,
-                    seed=args.seed,
-                    device=device,
-                    trust=args.trust,
-                    replica=replica,
-                    progress=lambda done, total, task=task: bar.update(task, completed=done, total=total),  # type: ignore[misc]
-                )
+            results = evaluations(
+                checkpoint,
+                replicas,
+                bar,
+                args.data,
+                split=args.split,
+                num_samples=args.num_samples,
+                num_draws=args.num_draws,
+                seed=args.seed,
+                device=device,
+                trust=args.trust,
+            )
+            for replica, result in zip(replicas, results, strict=True):
                 rows.append(_Row(path, replica, checkpoint.setting(replica), _about(checkpoint, replica), result))
     if len(rows) == 1:
         row = rows[0]
@@ -60,6 +56,30 @@ def main(command: str, arguments: Sequence[str]) -> int:
         figures = [row.as_dict(args.split) for row in rows]
         write_json(args.json, figures[0] if len(figures) == 1 else figures)
     return 0
+
+
+def evaluations(
+    checkpoint: Checkpoint,
+    replicas: Sequence[int | None],
+    bar: Progress,
+    data: str | None = None,
+    *,
+    split: str = "test",
+    trust: bool = False,
+    **options: Any,
+) -> list[Evaluation]:
+    """What :func:`dvae.lab.evaluate.evaluate` finds of models of a checkpoint; the data are read once for all of them."""
+    module = open_model(checkpoint, data, trust=trust, replica=replicas[0])[1]
+    results = []
+    for replica in replicas:
+        name = checkpoint.path.name if replica is None else f"{checkpoint.path.name}, replica {replica}"
+        task = bar.add_task(f"{name} on {split}", total=None)
+
+        def show(done: int, total: int | None, task: TaskID = task) -> None:
+            bar.update(task, completed=done, total=total)
+
+        results.append(evaluate(checkpoint, module, split=split, trust=trust, replica=replica, progress=show, **options))
+    return results
 
 
 class _Row(NamedTuple):
@@ -100,8 +120,8 @@ def _print_comparison(rows: Sequence[_Row], split: str) -> None:
                     known[path] if row.replica is None else f"{known[path]} {row.replica}".strip(),
                     *(str(row.setting.get(name, "")) for name in settings),
                     "" if result.train_elbo is None else f"{result.train_elbo:.2f}",
-                    _with_error(result.elbo),
-                    _with_error(result.importance_weighted_bound),
+                    with_error(result.elbo),
+                    with_error(result.importance_weighted_bound),
                     f"{result.log_variance_logits:.2f}",
                     f"{result.log_variance_encoder:.2f}",
                 )
@@ -112,9 +132,9 @@ def _print_comparison(rows: Sequence[_Row], split: str) -> None:
                 (
                     f"{known[path]} mean".strip(),
                     *("" if name == "seed" else str(group[0].setting.get(name, "")) for name in settings),
-                    _with_error(means["train_elbo"]) if "train_elbo" in means else "",
-                    _with_error(means["elbo"]),
-                    _with_error(means["importance_weighted_bound"]),
+                    with_error(means["train_elbo"]) if "train_elbo" in means else "",
+                    with_error(means["elbo"]),
+                    with_error(means["importance_weighted_bound"]),
                     f"{means['log_variance_logits'].mean:.2f}",
                     f"{means['log_variance_encoder'].mean:.2f}",
                 )
@@ -126,5 +146,6 @@ def _print_comparison(rows: Sequence[_Row], split: str) -> None:
         print("standard errors: of one model over examples, of a mean between models")
 
 
-def _with_error(mean: Mean) -> str:
+def with_error(mean: Mean) -> str:
+    """A mean and its standard error as text."""
     return f"{mean.mean:.2f}±{mean.standard_error:.2f}"

@@ -36,7 +36,7 @@ from dvae.training.checkpoints import DurableCheckpointIO, find_checkpoint, init
 from dvae.training.module import DiscreteVAE
 from dvae.training.sweep import Replicas, replicate
 
-__all__ = ["is_first_process", "main", "resume_command"]
+__all__ = ["is_first_process", "main", "newest", "resume_command", "rewritten", "takes"]
 
 _DESCRIPTIONS = {
     "fit": "Train a model. Settings come from the package's base.yaml, then --config files in their order, then flags.",
@@ -69,16 +69,16 @@ _OWN = ("dvae.", "torch.", "pytorch_lightning.")
 def main(command: str, arguments: Sequence[str]) -> int:
     """Build a trainer, a model and data from the arguments, and run the command."""
     quiet_lightning()
-    rewritten = _rewritten(arguments)
-    keys = {key for key, _ in configs.given(rewritten)}
+    flags = rewritten(arguments)
+    keys = {key for key, _ in configs.given(flags)}
     if "model.estimator" not in keys and "ckpt_path" not in keys and any(key.startswith("model.estimator.") for key in keys):
-        rewritten = ["--model.estimator", "dvae.estimators.RELAX", *rewritten]  # arguments alone are those of the default
+        flags = ["--model.estimator", "dvae.estimators.RELAX", *flags]  # arguments alone are those of the default
     cli = _CLI(
         command,
-        rewritten,
+        flags,
         DiscreteVAE,
         pl.LightningDataModule,
-        args=[command, *rewritten],
+        args=[command, *flags],
         parser_class=_Parser,
         subclass_mode_model=True,
         subclass_mode_data=True,
@@ -157,7 +157,7 @@ def _with_the_defaults_classes(text: str) -> str:
     return text
 
 
-def _takes(path: str, argument: str) -> bool:
+def takes(path: str, argument: str) -> bool:
     """Whether a class has an argument; not so where there is no such class, which the parser will find."""
     try:
         parameters = inspect.signature(import_class(path, object, "class")).parameters
@@ -206,7 +206,7 @@ class _CLI(LightningCLI):
         for key, (default, arguments) in _DEFAULTS.items():
             value = asked.get(key)
             path = value if isinstance(value, str) and "." in value else default
-            init_args = {name: argument for name, argument in arguments.items() if _takes(path, name)}
+            init_args = {name: argument for name, argument in arguments.items() if takes(path, name)}
             parser.set_defaults({key: {"class_path": path, "init_args": init_args}})
         parser.add_argument("--runs", type=str, default="runs", help="folder that holds all runs")
         text = "name of the run, by default of its configs, such as l1_relax; each gets a new RUNS/NAME/version_K"
@@ -281,8 +281,8 @@ class _CLI(LightningCLI):
             return find_checkpoint(config.ckpt_path)
         if config.ckpt_path != "last":
             path = Path(config.ckpt_path)
-            return path if not path.is_dir() else _newest(path)
-        return _newest(Path(config.runs) / config.name)
+            return path if not path.is_dir() else newest(path)
+        return newest(Path(config.runs) / config.name)
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.command]
@@ -393,7 +393,8 @@ class _CLI(LightningCLI):
         print(save_codes(codes, out, binary=self.model.latent.family.binary))
 
 
-def _newest(folder: Path) -> Path:
+def newest(folder: Path) -> Path:
+    """The newest ``last.ckpt`` below a folder; an InputError says where there is none."""
     found = sorted(folder.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
     if not found:
         raise InputError(f"ckpt_path: there is no last.ckpt to resume from below {folder}")
@@ -421,7 +422,7 @@ def resume_command(arguments: Sequence[str], checkpoint: str | Path) -> str:
     return shlex.join(["dvae", *kept, "--ckpt_path", str(checkpoint)])
 
 
-def _rewritten(arguments: Sequence[str]) -> list[str]:
+def rewritten(arguments: Sequence[str]) -> list[str]:
     """The arguments with classes where they are today, lists in brackets, and a file or a folder as the data set that reads it."""
     result: list[str] = []
     previous = ""

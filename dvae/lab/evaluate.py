@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean, stdev
@@ -66,6 +66,12 @@ class Evaluation(NamedTuple):
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {name: value._asdict() if isinstance(value, Mean) else value for name, value in self._asdict().items()}
+
+    @classmethod
+    def of(cls, figures: Mapping[str, Any]) -> Evaluation:
+        """What :meth:`as_dict` gave, back from JSON."""
+        values: dict[str, Any] = {name: Mean(**value) if isinstance(value, dict) else value for name, value in figures.items()}
+        return cls(**values)
 
     def rows(self) -> list[tuple[str, str, str]]:
         """(quantity, value, standard error) as text, for a table."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from dvae.errors import InputError
 from dvae.files import save_figure
 
-__all__ = ["Curve", "plot_training", "read_curves"]
+__all__ = ["Curve", "joined", "plot_training", "read_curves"]
 
 _NAME = "train/elbo"
 # Points of a drawn line, each a mean over what was logged there.
@@ -61,6 +61,18 @@ def read_curves(path: str | Path) -> dict[str, Curve]:
     return curves
 
 
+def joined(curves: Sequence[Curve]) -> Curve:
+    """One curve of models that had a run each, as if they had been trained in turns: the seconds of all, the mean of each step."""
+    logged: dict[int, list[tuple[float, float]]] = {}
+    for curve in curves:
+        for step, seconds, elbo in zip(curve.steps, curve.seconds, curve.elbo, strict=True):
+            logged.setdefault(step, []).append((seconds, elbo))
+    steps = sorted(logged)
+    times = [len(curves) * fmean(seconds for seconds, _ in logged[step]) for step in steps]
+    values = [[elbo for _, elbo in logged[step]] for step in steps]
+    return Curve(steps, times, [fmean(own) for own in values], [stdev(own) if len(own) > 1 else 0.0 for own in values])
+
+
 def _rows(folder: Path, seen: frozenset[Path] = frozenset()) -> list[dict[str, float]]:
     """The rows with a training ELBO, of the run and of those before that it went on from."""
     if folder in seen or not (folder / "metrics.csv").is_file():
@@ -92,14 +104,15 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _members(config: Mapping[str, Any], logged: set[str]) -> dict[str, list[str]]:
     """The columns of each setting's replicas."""
-    if f"{_NAME}/0" not in logged:
+    count = sum(name.startswith(f"{_NAME}/") for name in logged)
+    if count == 0:
         return {"": [_NAME]}
     sweep = config.get("sweep") or {}
     settings = [
         ", ".join(f"{name}={value}" for name, value in zip(sweep, values, strict=True))
         for values in itertools.product(*sweep.values())
     ]
-    size = config.get("replicas") or 1
+    size = config.get("replicas") or max(1, count // len(settings))  # a run in Python leaves no config
     members: dict[str, list[str]] = {setting: [] for setting in settings}
     for index in range(len(settings) * size):
         members[settings[index // size]].append(f"{_NAME}/{index}")
@@ -130,7 +143,9 @@ def plot_training(curves: Mapping[str, Curve], path: str | Path, levels: Mapping
         measures: tuple[Sequence[float], ...] = (curve.steps, curve.seconds)
         for axis, values in zip(axes, measures, strict=True):
             places = _binned(values)
-            axis.plot(places, elbo, label=name, color=f"C{number}", marker="." if len(places) < 20 else None)
+            # There are ten colours.
+            style = ("-", "--", ":", "-.")[number // 10 % 4]
+            axis.plot(places, elbo, style, label=name, color=f"C{number}", marker="." if len(places) < 20 else None)
             if any(spread):
                 axis.fill_between(places, low, high, color=f"C{number}", alpha=0.2, linewidth=0)
     for number, (name, level) in enumerate((levels or {}).items()):
@@ -149,4 +164,4 @@ def plot_training(curves: Mapping[str, Curve], path: str | Path, levels: Mapping
 
 def _binned(values: Sequence[float]) -> list[float]:
     size = max(1, len(values) // _POINTS)
-    return [fmean(values[start : start + size]) for start in range(0, len(values) - size + 1, size)]
+    return [fmean(values[start : start + size]) for start in range(0, len(values), size)]

@@ -95,4 +95,9 @@ replica; `dvae evaluate` prints a row for each and the mean of each setting; a r
 and the others go on. On one CPU core eight replicas take about as long as eight runs; the step of all is one, so that a GPU has
 more to do at a time. With `--trainer.strategy ddp --trainer.devices 2` every process trains its share of the models, each bit for
 bit as in one process. In Python it is `dvae.replicate(model, 8)`, or `dvae.Replicas` of a list of models.
+
+Of several estimators, `dvae compare --estimators '[RELAX, LOO(num_samples=4)]' --seeds 3 --config l1` makes one run of replicas
+each, in `runs/compare/l1/version_0`, evaluates them, and prints means and standard errors over seeds; `curves.png` has their bands.
+The same command goes on where it was stopped, further estimators join what is there, and other arguments are a comparison of their
+own. What cannot be replicas (another optimizer than Adam, an estimator that `torch.vmap` does not take) has a run for each seed.
 """

@@ -172,6 +172,11 @@ def replicate(model: DiscreteVAE, replicas: int = 1, sweep: Mapping[str, Sequenc
     for name, values in sweep.items():
         if not isinstance(values, (list, tuple)) or not values:
             raise InputError(f"sweep must give a list of values for each argument, got {values!r} for {name}")
+    if "estimator" in sweep:
+        raise InputError(
+            "sweep cannot change the estimator, for replicas are of one architecture: dvae compare --estimators '[RELAX, REBAR]' "
+            "trains each in a run of its own"
+        )
     seed, state = torch.initial_seed(), torch.get_rng_state()
     models, settings, offsets = [], [], []
     for values in itertools.product(*sweep.values()):

@@ -72,6 +72,22 @@ def test_a_short_runs_line_is_not_cut_off(tmp_path, monkeypatch):
     assert len(figure.axes[0].collections) == 1  # the band
 
 
+def test_a_lines_end_is_drawn_whatever_the_runs_length(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr("dvae.report.curves.save_figure", lambda figure, path: figures.append(figure) or path)
+    for length in (1, 599, 899):
+        values = list(map(float, range(length)))
+        plot_training({"run": Curve(list(range(length)), values, values, [0.0] * length)}, tmp_path / "x.png")
+        for axis in figures[-1].axes:
+            assert axis.lines[0].get_xdata()[-1] > length - 1.5
+
+
+def test_replicas_of_a_run_in_python_have_a_spread_too(tmp_path):
+    folder = write(tmp_path / "version_0", [{"step": 9, "seconds": 1.0, "train/elbo": -9, **elbo(-10, -8)}])
+    (folder / "config.yaml").unlink()
+    assert read_curves(tmp_path)[""] == Curve([9], [1.0], [-9.0], [pytest.approx(2**0.5)])
+
+
 def test_curves_need_a_run(refused, tmp_path):
     assert "must be a folder in which dvae fit logged train/elbo" in refused("curves", str(tmp_path))
 

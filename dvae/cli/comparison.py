@@ -1,0 +1,309 @@
+"""The runs of ``dvae compare``: which there are, where they lie, and what of them is done."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import inspect
+import io
+import itertools
+import json
+import logging
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dvae.cli import configs, fit
+from dvae.cli.arguments import write_json
+from dvae.cli.errors import NothingToDo, UsageError, did_you_mean, first_line
+from dvae.config import class_paths, import_class, public_path
+from dvae.errors import InputError, Interrupted, NonFiniteError
+from dvae.estimators import CATALOGUE, GradientEstimator
+from dvae.lab.evaluate import Evaluation
+from dvae.report.curves import Curve, joined, read_curves
+from dvae.resources import bundled_folder
+from dvae.training.checkpoints import Checkpoint
+
+__all__ = ["Choice", "Comparison", "Model", "Run", "choose", "setting_label", "stopped"]
+
+_RECORD = "comparison.json"
+_PACKAGE = "dvae.estimators."
+
+
+class Choice(NamedTuple):
+    """An estimator to compare: what it is called, and the flags of ``dvae fit`` that ask for it."""
+
+    label: str
+    flags: list[str]
+
+
+def choose(text: str) -> Choice:
+    """The estimator that a text means: ``RELAX``, ``LOO(num_samples=4)`` or an import path, with the package's config of its name.
+
+    Raises:
+        InputError: there is no such estimator, or it does not take these arguments.
+    """
+    name, arguments = _parsed(text)
+    known = {type(make()).__name__ for make in CATALOGUE.values()}
+    if "." not in name and name not in known:
+        raise InputError(
+            f"estimators must be import paths or out of {', '.join(sorted(known))}; got {name}{did_you_mean(name, known)}"
+        )
+    cls = import_class(name if "." in name else f"{_PACKAGE}{name}", GradientEstimator, "estimators")
+    path = public_path(cls)
+    parameters = inspect.signature(cls).parameters
+    for argument in arguments:
+        if argument not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            hint = did_you_mean(argument, parameters) or f"; it has {', '.join(parameters) or 'none'}"
+            raise InputError(f"estimators: {cls.__name__} has no argument {argument}{hint}")
+    try:
+        cls(**arguments)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"estimators: cannot make {text}: {error}") from None
+    listed = ", ".join(f"{argument}={value!r}" for argument, value in arguments.items())
+    shipped = bundled_folder("configs") / "estimator" / f"{cls.__name__.lower()}.yaml"
+    config = ["--config", str(shipped)] if path.startswith(_PACKAGE) and shipped.is_file() else []
+    flags = [f"--model.estimator.{argument}={json.dumps(value)}" for argument, value in arguments.items()]
+    return Choice(path.removeprefix(_PACKAGE) + (f"({listed})" if listed else ""), [*config, f"--model.estimator={path}", *flags])
+
+
+def _parsed(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the arguments of an expression."""
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        arguments: dict[str, Any] = {}
+        if isinstance(node, ast.Call):
+            if node.args:
+                raise ValueError
+            arguments = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
+            node = node.func
+    except (SyntaxError, ValueError):
+        raise InputError(
+            f"estimators must be names or import paths, with arguments as in LOO(num_samples=4) or RELAX(coupled=False), got {text}"
+        ) from None
+    return ast.unparse(node), arguments
+
+
+class Run(NamedTuple):
+    """One ``dvae fit`` of a comparison: its folder below the comparison's, its flags, and how many models it trains."""
+
+    name: str
+    flags: list[str]
+    size: int
+
+
+class Model(NamedTuple):
+    """One model that was trained: what it is worth and the file it is in, or why it has no figures."""
+
+    evaluation: Evaluation | None
+    checkpoint: str | None
+    failure: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        figures = {} if self.evaluation is None else self.evaluation.as_dict()
+        return {"checkpoint": self.checkpoint, "failure": self.failure, **figures}
+
+    @classmethod
+    def of(cls, figures: Mapping[str, Any]) -> Model:
+        """What :meth:`as_dict` gave, back from JSON."""
+        measured = {name: value for name, value in figures.items() if name not in ("checkpoint", "failure")}
+        return cls(Evaluation.of(measured) if measured else None, figures["checkpoint"], figures["failure"])
+
+
+@dataclass
+class Comparison:
+    """A folder of runs of several estimators that share all other arguments, with a record of these and of what is done.
+
+    folder: of the comparison; the runs of an estimator are in the folder of its name.
+    further: the flags of ``dvae fit`` that every run is given.
+    seeds: models of each setting.
+    sweep: as in ``dvae fit``.
+    record: what the folder's file holds.
+    """
+
+    folder: Path
+    further: Sequence[str]
+    seeds: int
+    sweep: Mapping[str, Sequence[Any]]
+    record: dict[str, Any]
+
+    @classmethod
+    def open(cls, parent: Path, further: Sequence[str], seeds: int, sweep: Mapping[str, Sequence[Any]]) -> Comparison:
+        """The comparison below a folder that was made with the same arguments, or else a new one; nothing is written."""
+        given = configs.given(fit.rewritten(further))
+        settings = sorted((pair for pair in given if pair[0] != "trust"), key=lambda pair: pair[0])
+        # As JSON has it, to be compared with what a file holds.
+        arguments = json.loads(json.dumps({"settings": settings, "seeds": seeds, "sweep": dict(sweep)}, default=str))
+        versions = {int(path.name.removeprefix("version_")): path for path in parent.glob("version_*") if path.name[8:].isdigit()}
+        for _, folder in sorted(versions.items(), reverse=True):
+            record = _read(folder / _RECORD)
+            if record.get("arguments") == arguments:
+                return cls(folder, further, seeds, sweep, record)
+        folder = parent / f"version_{max(versions, default=-1) + 1}"
+        return cls(folder, further, seeds, sweep, {"arguments": arguments, "apart": {}, "runs": {}})
+
+    @property
+    def settings(self) -> list[dict[str, Any]]:
+        """What the sweep sets for each of its settings, in the order of the models; of no sweep one that sets nothing."""
+        return [dict(zip(self.sweep, values, strict=True)) for values in itertools.product(*self.sweep.values())]
+
+    def save(self) -> None:
+        """Write the record."""
+        write_json(str(self.folder / _RECORD), self.record)
+
+    def runs(self, choice: Choice) -> list[Run]:
+        """The runs of an estimator: one of all its models, or where there are no replicas of it one of each, settings first."""
+        name, flags = _file_name(choice.label), [*choice.flags, *self.further]
+        if self.record["apart"].get(choice.label) is not None:
+            return [
+                Run(f"{name}/{_file_name(f'{setting_label(setting)} seed={seed}')}", [*flags, *self._single(setting, seed)], 1)
+                for setting in self.settings
+                for seed in range(self.seeds)
+            ]
+        sweep = [f"--sweep={json.dumps(dict(self.sweep))}"] if self.sweep else []
+        return [Run(name, [*flags, f"--replicas={self.seeds}", *sweep], self.seeds * len(self.settings))]
+
+    def _single(self, setting: Mapping[str, Any], seed: int) -> list[str]:
+        """The flags of the run that a replica stands for."""
+        given = dict(configs.given(fit.rewritten(self.further)))
+        data = given.get("data") or "dvae.data.BinarizedMNIST"
+        starts = {"seed_everything": given.get("seed_everything", 0), "model.seed": given.get("model.seed")}
+        if fit.takes(str(data), "seed"):
+            starts["data.seed"] = given.get("data.seed", 0)
+        seeds = [f"--{key}={int(start) + seed}" for key, start in starts.items() if str(start).isdigit()]
+        return [*(f"--model.{name}={json.dumps(value)}" for name, value in setting.items()), *seeds]
+
+    def rehearse(self, choice: Choice) -> None:
+        """Take one step of an estimator's runs, so that what is wrong is found before anything is trained.
+
+        Raises:
+            InputError: or whatever else the run would end with.
+        """
+        apart = self.record["apart"]
+        if choice.label in apart:
+            return
+        apart[choice.label] = None
+        (together,) = self.runs(choice)
+        try:
+            _rehearse(together)
+        except (UsageError, Interrupted):
+            raise
+        except Exception as error:
+            if self.seeds == 1 and not self.sweep:
+                raise
+            apart[choice.label] = first_line(error)
+            try:
+                for run in self.runs(choice)[:: self.seeds]:
+                    _rehearse(run)
+            except Interrupted:
+                raise
+            except Exception:  # it is not for being together that it fails
+                raise error from None
+
+    def train(self, run: Run) -> None:
+        """Train a run to its end: from the start, from where it was stopped, or not at all where it is done."""
+        done = self.record["runs"]
+        if run.name in done:
+            return
+        place = self.folder / run.name
+        with contextlib.suppress(InputError):
+            place = fit.newest(place)
+        checkpoint = [] if place.suffix != ".ckpt" else [f"--ckpt_path={place}"]
+        try:
+            fit.main("fit", [*run.flags, f"--runs={self.folder}", f"--name={run.name}", *checkpoint])
+            done[run.name] = {}
+        except NothingToDo:
+            done[run.name] = {}
+        except NonFiniteError as error:
+            done[run.name] = {"failed": str(error)}
+        self.save()
+
+    def models(self, run: Run, options: Mapping[str, Any]) -> list[Model] | None:
+        """The models of a run as the record has them; None where they were not yet evaluated with these options."""
+        entry = self.record["runs"][run.name]
+        if "failed" in entry:
+            return [Model(None, None, entry["failed"])] * run.size
+        return [Model.of(figures) for figures in entry["models"]] if entry.get("options") == dict(options) else None
+
+    def keep(self, run: Run, options: Mapping[str, Any], models: Sequence[Model]) -> None:
+        """Put the models of a run into the record."""
+        self.record["runs"][run.name] = {"options": dict(options), "models": [model.as_dict() for model in models]}
+        self.save()
+
+    def trusts(self, choice: Choice, checkpoint: Checkpoint) -> bool:
+        """Whether the command line itself names every class that a checkpoint does, or trusts it with ``--trust true``."""
+        given = configs.given([*choice.flags, *self.further])
+        if str(dict(given).get("trust")).lower() == "true":
+            return True
+        content = checkpoint.content
+        parts = [content["hyper_parameters"], *(content["dvae"].get("replicas") or [])]
+        latents = (str(part.get("hyper_parameters", part).get("latent")) for part in parts)
+        foreign = [path for path in (*class_paths(content["dvae"]), *class_paths(parts), *latents) if not path.startswith("dvae.")]
+        named = json.dumps(given, default=str)
+        return all("." not in path or path in named for path in foreign)
+
+    def curves(self, choice: Choice) -> list[Curve | None]:
+        """The training ELBO of each setting, over its seeds; None where nothing was logged."""
+        runs = self.runs(choice)
+        found = [_curves(self.folder / run.name) for run in runs]
+        labels = [setting_label(setting) for setting in self.settings]
+        if len(runs) == 1:
+            return [found[0].get(label, found[0].get("")) for label in labels]
+        single = [list(curves.values()) for curves in found]
+        groups = [list(itertools.chain(*single[first : first + self.seeds])) for first in range(0, len(single), self.seeds)]
+        return [joined(group) if group else None for group in groups]
+
+
+def stopped(checkpoint: Checkpoint) -> dict[int | None, int]:
+    """Which replicas had stopped when a checkpoint was saved, for their loss was not finite, and at which iteration."""
+    saved = checkpoint.content["dvae"]
+    done = [entry["iteration"] for entry in saved.get("replicas") or []]
+    return {index: iteration for index, iteration in enumerate(done) if iteration < saved["iteration"]}
+
+
+def setting_label(setting: Mapping[str, Any]) -> str:
+    """A setting of a sweep as text."""
+    return ", ".join(f"{name}={value}" for name, value in setting.items())
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):  # no comparison
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _curves(folder: Path) -> dict[str, Curve]:
+    try:
+        return read_curves(folder)
+    except InputError:  # it failed before it logged
+        return {}
+
+
+def _file_name(label: str) -> str:
+    return re.sub(r"[^\w.=-]+", "_", label).strip("_")
+
+
+def _rehearse(run: Run) -> None:
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        quick = ["--trainer.fast_dev_run=true", "--trainer.enable_progress_bar=false"]
+        fit.main("fit", [*run.flags, f"--runs={folder}", "--name=rehearsal", *quick])
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without output, logs and warnings: those of the run itself will be seen."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
