@@ -41,6 +41,7 @@ PRIVATE = {
     "_data_fetcher",
     "_ddp_params_and_buffers_to_ignore",
     "_every_n_train_steps",
+    "_iterator",
     "_logger_connector",
     "_on_before_batch_transfer",
     "_should_check_val_fx",

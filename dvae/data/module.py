@@ -156,21 +156,22 @@ class DataModule(Configurable, pl.LightningDataModule):
         Raises:
             InputError: another name, or the data have no such split, or are not in memory.
         """
-        store = self._store(name)
+        store = self.store(name)
         if not store.in_memory:
             raise InputError(f"split {name!r} is not in memory: go through examples({name!r}).pieces(size)")
         return store.data if isinstance(store, TensorStore) else store.take(torch.arange(len(store)))
 
     def examples(self, name: str) -> StoredExamples:
         """One split as an evaluation goes through it, with its labels; arguments and errors as of :meth:`split`."""
-        return StoredExamples(self._store(name), self._data.labels.get(name))
+        return StoredExamples(self.store(name), self._data.labels.get(name))
 
     @property
     def split_names(self) -> list[str]:
         """The splits that there are, out of "train", "valid" and "test"."""
         return list(self._data.splits)
 
-    def _store(self, name: str) -> Store:
+    def store(self, name: str) -> Store:
+        """Where the examples of a split are; arguments and errors as of :meth:`split`."""
         if name not in SPLITS:
             raise InputError(f"split must be one of {', '.join(SPLITS)}, got {name!r}")
         if name not in self._data.splits:
@@ -179,7 +180,7 @@ class DataModule(Configurable, pl.LightningDataModule):
 
     def labels(self, name: str) -> Tensor | None:
         """The labels of a split, int64 [N]; None where it has none."""
-        self._store(name)
+        self.store(name)
         return self._data.labels.get(name)
 
     @property
@@ -262,7 +263,7 @@ class DataModule(Configurable, pl.LightningDataModule):
         """
         if "valid" not in self._data.splits and self.trainer is not None and self.trainer.state.fn == "fit":
             return []
-        valid = self._store("valid")
+        valid = self.store("valid")
         generator = torch.Generator().manual_seed(mixed_seed(self.data_seed, EVALUATE))
         return self._loader(Subset(valid, torch.randperm(len(valid), generator=generator)), self.eval_batch_size)
 
@@ -272,7 +273,7 @@ class DataModule(Configurable, pl.LightningDataModule):
         Raises:
             InputError: there is no test set.
         """
-        return self._loader(self._store("test"), self.eval_batch_size)
+        return self._loader(self.store("test"), self.eval_batch_size)
 
     def predict_dataloader(self) -> TensorLoader:
         """As :meth:`test_dataloader`."""

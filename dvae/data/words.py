@@ -120,7 +120,7 @@ class Docstrings(DataModule):
 
     def documents(self, split: str) -> list[Document]:
         """The documents of a split, in the order of its examples."""
-        self._store(split)
+        self.store(split)
         return [self._corpus[0][place] for place in self._places[split]]
 
 

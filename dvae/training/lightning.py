@@ -9,6 +9,7 @@ loader of whole blocks would have Lightning count blocks where it is asked for b
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import warnings
@@ -44,6 +45,7 @@ __all__ = [
     "done_batches",
     "drop_cuda_check",
     "gathered",
+    "gone_through_apart",
     "is_attached",
     "is_fitted",
     "keeps_its_place",
@@ -197,6 +199,18 @@ def keeps_its_place(trainer: pl.Trainer) -> bool:
     """Whether a checkpoint holds where the training loader is in its epoch; in training."""
     loader: Any = trainer.train_dataloader
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+
+
+def gone_through_apart(loader: Any) -> Any:
+    """The same batches, from an iterator that leaves alone the one that Lightning makes before training starts.
+
+    A loader that keeps its place keeps that of the last iterator that was made of it.
+    """
+    if isinstance(loader, TensorLoader) or not hasattr(loader, "state_dict"):
+        return loader
+    twin = copy.copy(loader)
+    twin._iterator = None
+    return twin
 
 
 def loader_places(trainer: pl.Trainer) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from dvae.data import DataModule, TensorLoader, x_of
+from dvae.data import DataModule, x_of
 from dvae.errors import InputError
 from dvae.estimators import GradientEstimator
 from dvae.latents import Latent
@@ -230,7 +229,7 @@ class DiscreteVAE(VAE, Training):
     def mean_of_batches(self, trainer: pl.Trainer) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of what the training loader gives in an epoch, float [num_pixels] each."""
         total, squares, count = (torch.zeros_like(self.mean, dtype=torch.float64) for _ in range(3))
-        for batch in _gone_through_apart(trainer.train_dataloader) or ():
+        for batch in lightning.gone_through_apart(trainer.train_dataloader) or ():
             x = self.flat_input(x_of(batch, self.input_key).to(self.mean.device)).double()
             total, squares, count = total + x.sum(0), squares + x.square().sum(0), count + x.shape[0]
         sums, run = torch.stack([total, squares, count]), trainer.lightning_module
@@ -317,12 +316,3 @@ class DiscreteVAE(VAE, Training):
         if self._generator is None or self._generator.device != self.mean.device:
             self._generator = torch.Generator(self.mean.device)
         return seeded_generator(self._generator, self.seed, *counters)
-
-
-def _gone_through_apart(loader: Any) -> Any:
-    """A loader whose place in its epoch is its own: Lightning's iterator is made before training starts, and must stay the last."""
-    if isinstance(loader, TensorLoader) or not hasattr(loader, "state_dict"):
-        return loader
-    twin = copy.copy(loader)
-    twin._iterator = None
-    return twin
