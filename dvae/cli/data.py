@@ -13,6 +13,9 @@ from dvae.config import instantiate
 from dvae.data import DataModule, x_of
 from dvae.data.batches import loader_of
 from dvae.data.source import described
+from dvae.latents import Spec
+from dvae.likelihoods import Bernoulli, Likelihood
+from dvae.models.building import network_sizes, size_of_example
 
 __all__ = ["build_data", "fill_in_sizes", "flags_of_source"]
 
@@ -38,15 +41,37 @@ def build_data(config: Namespace) -> pl.LightningDataModule:
 
 
 def fill_in_sizes(model: Namespace, data: pl.LightningDataModule) -> None:
-    """Give a model's config the size of the data's examples where it says none, and it is not the default's."""
+    """Give a model's config the size of the data's examples where it says none, and its networks theirs."""
     arguments = model.init_args
-    if any(arguments.get(name) is not None or name not in arguments for name in ("num_pixels", "image_shape")):
-        return
-    num_pixels, shape = _size_of(data, arguments.get("input_key"))
-    if shape is not None and (num_pixels, shape) != _DEFAULT:
-        arguments.image_shape = list(shape)
-    elif num_pixels != _DEFAULT[0]:
-        arguments.num_pixels = num_pixels
+    if not all(name in arguments for name in ("num_pixels", "image_shape")):
+        return  # a class of the user's own, which knows its size
+    if arguments.num_pixels is None and arguments.image_shape is None:
+        num_pixels, shape = _size_of(data, arguments.get("input_key"))
+        if shape is not None and (num_pixels, shape) != _DEFAULT:
+            arguments.image_shape = list(shape)
+        elif num_pixels != _DEFAULT[0]:
+            arguments.num_pixels = num_pixels
+    if all(name in arguments for name in ("latent", "num_latents", "num_classes", "num_layers", "likelihood")):
+        _fill_in_networks(arguments)
+
+
+def _fill_in_networks(arguments: Namespace) -> None:
+    """Give the networks of a model the sizes that they do not say."""
+    given = arguments.likelihood
+    likelihood = Bernoulli() if given is None else instantiate(_as_dict(given), Likelihood, "likelihood")
+    latent = Spec.of(arguments.latent, arguments.num_latents, arguments.num_classes)
+    sizes = network_sizes(*size_of_example(arguments.num_pixels, arguments.image_shape), latent, likelihood, arguments.num_layers)
+    for name, of_each in (("encoder", sizes.encoders), ("decoder", sizes.decoders)):
+        networks = arguments.get(name)
+        for network, own in zip(networks if isinstance(networks, list) else [networks], of_each, strict=False):
+            known = network.get("init_args") if isinstance(network, (Namespace, dict)) else None
+            for key, value in own.items():
+                if known is not None and key in known and known[key] is None:
+                    known[key] = value
+
+
+def _as_dict(config: Any) -> Any:
+    return config.as_dict() if isinstance(config, Namespace) else config
 
 
 def _size_of(data: pl.LightningDataModule, input_key: Any) -> tuple[int, tuple[int, ...] | None]:

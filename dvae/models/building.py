@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from dvae.config import instantiate
 from dvae.errors import InputError
+from dvae.latents import Spec
+from dvae.likelihoods import Likelihood
 from dvae.networks import Linear
 
-__all__ = ["linear_or_given", "require_at_least", "size_of_example"]
+__all__ = ["NetworkSizes", "linear_or_given", "network_sizes", "require_at_least", "size_of_example"]
 
 
 def size_of_example(num_pixels: int | None, image_shape: Sequence[int] | None) -> tuple[int, tuple[int, ...] | None]:
@@ -34,35 +36,52 @@ def size_of_example(num_pixels: int | None, image_shape: Sequence[int] | None) -
     return math.prod(image_shape), tuple(image_shape)
 
 
+class NetworkSizes(NamedTuple):
+    """For each stochastic layer, from the pixels up, what its encoder and its decoder are told of their sizes, by argument."""
+
+    encoders: list[dict[str, Any]]
+    decoders: list[dict[str, Any]]
+
+
+def network_sizes(
+    num_pixels: int, image_shape: Sequence[int] | None, latent: Spec, likelihood: Likelihood, num_layers: int
+) -> NetworkSizes:
+    """The sizes of a model's networks: ``in_features`` and ``out_features``, and of those next to an image its shape."""
+    above, logits = [latent.num_features] * num_layers, [latent.num_logits] * num_layers
+    num_outputs = num_pixels * likelihood.outputs_per_pixel
+    encoders = [_sizes(*both) for both in zip([num_pixels, *above[1:]], logits, strict=True)]
+    decoders = [_sizes(*both) for both in zip(above, [num_outputs, *logits[1:]], strict=True)]
+    if image_shape is not None:
+        encoders[0]["image_shape"] = decoders[0]["image_shape"] = list(image_shape)
+    decoders[0]["outputs_per_pixel"] = likelihood.outputs_per_pixel
+    return NetworkSizes(encoders, decoders)
+
+
+def _sizes(in_features: int, out_features: int) -> dict[str, Any]:
+    return {"in_features": in_features, "out_features": out_features}
+
+
 def linear_or_given(
-    given: nn.Module | Mapping[str, Any] | Sequence[Any] | None,
-    name: str,
-    inputs: Sequence[int],
-    outputs: Sequence[int],
-    known: Mapping[str, Any],
+    given: nn.Module | Mapping[str, Any] | Sequence[Any] | None, name: str, sizes: Sequence[Mapping[str, Any]]
 ) -> nn.ModuleList:
     """One network per stochastic layer: those given, of the right sizes, or affine maps.
 
     Arguments:
         given: a module, a config, a list of these, or None.
         name: what the argument is called, for messages.
-        inputs, outputs: each network's sizes; a config that does not say them gets them.
-        known: further arguments that a config gets, where its class takes them and it does not say them.
+        sizes: each network's; a config gets those that its class takes and it does not say.
 
     Raises:
         InputError: there are more or fewer than layers, or one takes or gives another size.
     """
     if given is None:
-        return nn.ModuleList(Linear(n_in, n_out) for n_in, n_out in zip(inputs, outputs, strict=True))
+        return nn.ModuleList(Linear(own["in_features"], own["out_features"]) for own in sizes)
     listed = list(given) if isinstance(given, (list, tuple, nn.ModuleList)) else [given]
-    if len(listed) != len(inputs):
-        raise InputError(f"{name} must be {len(inputs)} modules, one per stochastic layer, got {len(listed)}")
-    modules = []
-    for item, n_in, n_out in zip(listed, inputs, outputs, strict=True):
-        sizes = {"in_features": n_in, "out_features": n_out, **{key: value for key, value in known.items() if value is not None}}
-        modules.append(instantiate(item, nn.Module, name, optional=sizes))
-    for module, n_in, n_out in zip(modules, inputs, outputs, strict=True):
-        _check_sizes(module, name, n_in, n_out)
+    if len(listed) != len(sizes):
+        raise InputError(f"{name} must be {len(sizes)} modules, one per stochastic layer, got {len(listed)}")
+    modules = [instantiate(item, nn.Module, name, optional=own) for item, own in zip(listed, sizes, strict=True)]
+    for module, own in zip(modules, sizes, strict=True):
+        _check_sizes(module, name, own["in_features"], own["out_features"])
     return nn.ModuleList(modules)
 
 

@@ -15,7 +15,7 @@ from dvae.errors import InputError
 from dvae.estimators import RELAX, GradientEstimator
 from dvae.latents import Latent, Spec
 from dvae.likelihoods import Bernoulli, Likelihood, check_values
-from dvae.models.building import linear_or_given, require_at_least, size_of_example
+from dvae.models.building import linear_or_given, network_sizes, require_at_least, size_of_example
 from dvae.models.controls import Controls
 from dvae.noise import place, uniform
 from dvae.objectives import ELBOTerms, importance_weighted_bound
@@ -112,22 +112,18 @@ class VAE(Controls):
         self.num_pixels, self.num_latents, self.num_layers = num_pixels, num_latents, num_layers
         self.kl = kl
         self.latent = Spec.of(latent, num_latents, num_classes)
-        num_features = self.latent.num_features
         # The estimator first, then from the pixels up: as they would be made before they are handed over, from the same seed.
         first = RELAX() if estimator is None else instantiate(estimator, GradientEstimator, "estimator")
         self.likelihood = Bernoulli() if likelihood is None else instantiate(likelihood, Likelihood, "likelihood")
         self.likelihood.build(num_pixels)
-        num_outputs = num_pixels * self.likelihood.outputs_per_pixel
-        above = [num_features] * num_layers
-        logits = [self.latent.num_logits] * num_layers
-        of_images = {"image_shape": self.image_shape, "outputs_per_pixel": self.likelihood.outputs_per_pixel}
-        self.encoders = linear_or_given(encoder, "encoder", [num_pixels, *above[1:]], logits, of_images)
-        self.decoders = linear_or_given(decoder, "decoder", above, [num_outputs, *logits[1:]], of_images)
+        sizes = network_sizes(num_pixels, self.image_shape, self.latent, self.likelihood, num_layers)
+        self.encoders = linear_or_given(encoder, "encoder", sizes.encoders)
+        self.decoders = linear_or_given(decoder, "decoder", sizes.decoders)
         self.prior = Factorial() if prior is None else instantiate(prior, Prior, "prior")
         self.prior.build(self.latent)
         self.estimators: Sequence[GradientEstimator] = self._of_each_layer(first)  # type: ignore[assignment]
         self.register_buffer("mean", torch.full((num_pixels,), 0.5))
-        self.register_buffer("output_bias", torch.zeros(num_outputs))
+        self.register_buffer("output_bias", torch.zeros(num_pixels * self.likelihood.outputs_per_pixel))
         self.register_buffer("mean_is_set", torch.tensor(False))
         self.hold(beta, free_bits, kl_balance)
 

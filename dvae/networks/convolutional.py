@@ -21,8 +21,8 @@ class ConvEncoder(Module):
     Weights are normal, of a scale at which signals keep their size from layer to layer, up to ``output_scale``; biases start at 0.
 
     Arguments:
-        out_features: number of latents.
-        image_shape: (C, H, W); H and W divisible by 4.
+        out_features: number of latents. In the config of a model's network, the model's own where it is None.
+        image_shape: (C, H, W); H and W divisible by 4; likewise.
         channels: width of the first convolution; the second has twice as many.
         activation: "silu", "tanh", "relu", "leaky_relu" or "elu".
         output_scale: factor on the last layer's initial weights. The default is for discrete latents: from binary images less their
@@ -39,13 +39,15 @@ class ConvEncoder(Module):
 
     def __init__(
         self,
-        out_features: int = 200,
-        image_shape: Sequence[int] = (1, 28, 28),
+        out_features: int | None = None,
+        image_shape: Sequence[int] | None = None,
         channels: int = 32,
         activation: str = "silu",
         output_scale: float = 10.0,
     ) -> None:
         super().__init__()
+        if out_features is None:
+            raise InputError("out_features must be given, got None")
         self.image_shape = _check_image_shape(image_shape)
         _check_sizes(out_features=out_features, channels=channels)
         self.activation = activation
@@ -70,12 +72,12 @@ class ConvDecoder(Module):
     Weights and biases start as in :class:`ConvEncoder`.
 
     Arguments:
-        in_features: number of latents.
-        image_shape: (C, H, W); H and W divisible by 4.
+        in_features: number of latents. In the config of a model's network, the model's own where it is None.
+        image_shape: (C, H, W); H and W divisible by 4; likewise.
         channels: width of the last hidden layer; the one before has twice as many.
         activation: "silu", "tanh", "relu", "leaky_relu" or "elu".
-        outputs_per_pixel: numbers that the likelihood takes for each pixel; the output is then [*, outputs_per_pixel C H W], first
-            the first number of every pixel.
+        outputs_per_pixel: numbers that the likelihood takes for each pixel, 1 where it is None; likewise. The output is then
+            [*, outputs_per_pixel C H W], first the first number of every pixel.
 
     Raises:
         InputError: a size is less than 1, H or W is not divisible by 4, or the activation is unknown.
@@ -87,13 +89,16 @@ class ConvDecoder(Module):
 
     def __init__(
         self,
-        in_features: int = 200,
-        image_shape: Sequence[int] = (1, 28, 28),
+        in_features: int | None = None,
+        image_shape: Sequence[int] | None = None,
         channels: int = 32,
         activation: str = "silu",
-        outputs_per_pixel: int = 1,
+        outputs_per_pixel: int | None = None,
     ) -> None:
         super().__init__()
+        outputs_per_pixel = 1 if outputs_per_pixel is None else outputs_per_pixel
+        if in_features is None:
+            raise InputError("in_features must be given, got None")
         depth, height, width = _check_image_shape(image_shape)
         _check_sizes(in_features=in_features, channels=channels, outputs_per_pixel=outputs_per_pixel)
         self.activation = activation
@@ -112,7 +117,9 @@ class ConvDecoder(Module):
         return self.layers(b.reshape(-1, b.shape[-1])).reshape(*b.shape[:-1], -1)
 
 
-def _check_image_shape(image_shape: Sequence[int]) -> tuple[int, int, int]:
+def _check_image_shape(image_shape: Sequence[int] | None) -> tuple[int, int, int]:
+    if image_shape is None:
+        raise InputError("image_shape must be given as (channels, height, width), got None")
     if len(image_shape) != 3 or image_shape[1] % 4 or image_shape[2] % 4:
         raise InputError(f"image_shape must be (channels, height, width), the last two divisible by 4, got {tuple(image_shape)}")
     return (image_shape[0], image_shape[1], image_shape[2])
