@@ -66,8 +66,8 @@ class Linear(MLP):
     """One affine map, the encoder and the decoder of the linear models.
 
     Arguments:
-        in_features: size of the input.
-        out_features: size of the output.
+        in_features: size of the input; in the config of a model's network, the model's own where it is None.
+        out_features: size of the output; likewise.
 
     Raises:
         InputError: a size is less than 1.
@@ -77,7 +77,7 @@ class Linear(MLP):
         {'class_path': 'dvae.networks.Linear', 'init_args': {'in_features': 784, 'out_features': 200}}
     """
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    def __init__(self, in_features: int | None = None, out_features: int | None = None) -> None:
         super().__init__(in_features, out_features, hidden=())
 
 
