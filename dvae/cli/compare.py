@@ -51,8 +51,9 @@ def main(command: str, arguments: Sequence[str]) -> int:
     args = parser.parse_args(own)
     quiet_lightning()
     further = _for_every_run(further, args.max_steps)
-    if args.seeds < 1 or args.num_samples < 1:
-        raise InputError(f"seeds and num_samples must be at least 1, got {args.seeds} and {args.num_samples}")
+    for name, least in (("seeds", 1), ("num_samples", 1), ("num_draws", 2)):
+        if args[name] < least:
+            raise InputError(f"{name} must be at least {least}, got {args[name]}")
     if "estimator" in (args.sweep or {}):
         raise InputError("sweep cannot change the estimator: --estimators '[RELAX, REBAR]' says which are compared")
     choices = list({choice.label: choice for choice in map(choose, args.estimators)}.values())
@@ -114,10 +115,8 @@ def _for_every_run(further: Sequence[str], max_steps: int | None) -> list[str]:
             raise InputError(f"--{key} must not be false in dvae compare, which reads the runs' logs and checkpoints")
     if str(given.get("trainer.devices", 1)) != "1" or str(given.get("trainer.num_nodes", 1)) != "1":
         raise InputError("dvae compare trains on one device; on several, dvae fit --replicas trains one estimator at a time")
-    if max_steps is not None and "trainer.max_steps" in given:
-        raise InputError(
-            f"max_steps was given twice, {max_steps} and as --trainer.max_steps {given['trainer.max_steps']}; leave one out"
-        )
+    if max_steps is not None and any(argument.partition("=")[0] == "--trainer.max_steps" for argument in further):
+        raise InputError(f"--max_steps {max_steps} is --trainer.max_steps, which was given too: leave one out")
     steps = [] if max_steps is None else [f"--trainer.max_steps={max_steps}"]
     return [*further, *steps, "--trainer.devices=1"]
 
