@@ -27,7 +27,7 @@ class ConvEncoder(Module):
         activation: "silu", "tanh", "relu", "leaky_relu" or "elu".
         output_scale: factor on the last layer's initial weights. The default is for discrete latents: from binary images less their
             mean, which are small, it makes logits of a standard deviation of about 2, and the code says enough of the image for the
-            decoder to find it before the KL has emptied it. For Gaussian latents take 1.
+            decoder to find it before the KL has emptied it. For Gaussian latents give 1: some logits are logarithms there.
 
     Raises:
         InputError: a size is less than 1, H or W is not divisible by 4, or the activation is unknown.
