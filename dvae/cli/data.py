@@ -13,6 +13,7 @@ from dvae.config import instantiate
 from dvae.data import DataModule, x_of
 from dvae.data.batches import loader_of
 from dvae.data.source import described
+from dvae.errors import InputError
 from dvae.latents import Spec
 from dvae.likelihoods import Bernoulli, Likelihood
 from dvae.models.building import network_sizes, size_of_example
@@ -20,11 +21,14 @@ from dvae.models.building import network_sizes, size_of_example
 __all__ = ["build_data", "fill_in_sizes", "flags_of_source"]
 
 _DEFAULT = (784, (1, 28, 28))
+_SUFFIXES = (".npz", ".npy", ".csv", ".parquet", ".pq", ".mat", ".amat", ".gz", ".zip")
 
 
 def flags_of_source(source: str) -> tuple[str, list[str]]:
     """The data module that reads a file or a folder, and the flags that tell it so; a class stays as it is."""
     if source != "bundled" and not Path(source).exists():
+        if "/" in source or Path(source).suffix in _SUFFIXES:
+            raise InputError(f"data must be a file, a folder or a class, got {source}, which does not exist")
         return source, []
     config = described(source)
     flags = [text for name, value in config["init_args"].items() for text in (f"--data.{name}", str(value))]

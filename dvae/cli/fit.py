@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -137,7 +138,17 @@ class _Parser(LightningArgumentParser):
 def _last_part(message: str) -> str:
     """What is wrong in the innermost of the errors that jsonargparse has wrapped in each other."""
     lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
-    return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1]}"
+    found = re.match(r'Parser key "([\w.]+)":', message)
+    if found is None:
+        return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1]}"
+    value = lines[-1].removeprefix("Given value: ")
+    if value.startswith("Namespace("):  # a class and all of its arguments: what is wrong with it says more
+        reasons = [
+            line for line in lines if not line.startswith(("Parser key", "Does not", "Subtypes", "Errors", "Expected", "Given"))
+        ]
+        return f"--{found[1]}: {reasons[0] if reasons else value[:100]}"
+    blanks = "; in YAML a blank follows every colon, as in {beta: {0: 0, 5000: 1}}" if re.search(r"\{.*:\S", value) else ""
+    return f"--{found[1]} cannot be {value[:200]}{blanks}"
 
 
 def _with_the_defaults_classes(text: str) -> str:

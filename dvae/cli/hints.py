@@ -6,14 +6,15 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+import pytorch_lightning as pl
 from torch import nn
 
 from dvae.cli.errors import did_you_mean
 from dvae.config import import_class
-from dvae.data import BinarizedMNIST, DataModule
+from dvae.data import BinarizedMNIST
 from dvae.errors import InputError
 from dvae.estimators import RELAX, GradientEstimator
 from dvae.likelihoods import Likelihood
@@ -28,12 +29,12 @@ _SHELVES = (
     (Prior, "dvae.priors"),
     (Likelihood, "dvae.likelihoods"),
     (DiscreteVAE, "dvae"),
-    (DataModule, "dvae.data"),
+    (pl.LightningDataModule, "dvae.data"),
     (nn.Module, "dvae.networks"),
 )
 
 
-def explain(pairs: Iterable[tuple[str, Any]]) -> str | None:
+def explain(pairs: Sequence[tuple[str, Any]]) -> str | None:
     """The first thing that is wrong with the model's and the data's settings, as one sentence; None where nothing is found.
 
     Arguments:
@@ -43,13 +44,24 @@ def explain(pairs: Iterable[tuple[str, Any]]) -> str | None:
     for key, value in pairs:
         if key.split(".")[0] in ("model", "data") and not key.endswith(".help") and (sentence := _wrong(key, value, classes)):
             return sentence
+    return _missing([key for key, _ in pairs], classes)
+
+
+def _missing(given: Iterable[str], classes: Mapping[str, type]) -> str | None:
+    """The first argument that a class needs and was not given."""
+    keys = set(given)
+    for key, cls in classes.items():
+        for name, parameter in inspect.signature(cls).parameters.items():
+            needed = parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+            if needed and not any(own == f"{key}.{name}" or own.startswith(f"{key}.{name}.") for own in keys):
+                return f"--{key}: {cls.__name__} needs --{key}.{name}"
     return None
 
 
 def _wrong(key: str, value: Any, classes: dict[str, type]) -> str | None:
     parent, _, name = key.rpartition(".")
     if not parent:
-        base = DiscreteVAE if key == "model" else DataModule
+        base = DiscreteVAE if key == "model" else pl.LightningDataModule
         return _unknown_class(key, value, base, classes) if isinstance(value, str) else None
     owner = classes.get(parent)
     if owner is None:

@@ -186,26 +186,25 @@ class DiscreteVAE(VAE, Training):
         pl.LightningModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
 
     def start_training(self, trainer: pl.Trainer) -> None:
-        """Decide whether to compile, check the data, and set their mean where it is not set.
-
-        Raises:
-            InputError: the data have another size, or values that the likelihood does not take.
-        """
+        """Decide whether to compile, and set the data's mean where it is not set."""
         self._compiling = self.compile_step is True or (
             self.compile_step == "auto" and trainer.estimated_stepping_batches >= _WORTH_COMPILING
         )
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if isinstance(data, DataModule):
-            self._check_data(data)
         if self.mean_is_set:
             return
+        data = trainer.datamodule  # type: ignore[attr-defined]
         if (mean := getattr(data, "mean", None)) is not None:
             std = getattr(data, "std", None) if self.likelihood.needs_std else None
         else:
             mean, std = self.mean_of_batches(trainer)
         self.set_mean(mean.to(self.mean), None if std is None else std.to(self.mean))
 
-    def _check_data(self, data: DataModule) -> None:
+    def check_data(self, data: DataModule) -> None:
+        """Nothing, or a warning where the data make the ELBO a cross-entropy.
+
+        Raises:
+            InputError: the data have another size, or values that the likelihood does not take.
+        """
         if data.num_pixels != self.num_pixels:
             shape = "" if data.image_shape is None else f" or image_shape={data.image_shape}"
             raise InputError(

@@ -81,6 +81,11 @@ class Training(pl.LightningModule):
             return optimizer
         return [optimizer], [joint_scheduler(scheduler, optimizer, len(self.models), lambda: joint_optimizer(self.models[:1]))]
 
+    def on_fit_start(self) -> None:
+        """Check the data before anything is made of them; loaders of others are checked batch by batch."""
+        if isinstance(data := lightning.data_module_of(self), DataModule):
+            self.models[0].check_data(data)
+
     def on_train_start(self) -> None:
         self._cuda_check = lightning.drop_cuda_check()
         for model in self.models:
