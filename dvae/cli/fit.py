@@ -143,11 +143,11 @@ def _last_part(message: str) -> str:
         return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1]}"
     value = lines[-1].removeprefix("Given value: ")
     if value.startswith("Namespace("):  # a class and all of its arguments: what is wrong with it says more
-        reasons = [
-            line for line in lines if not line.startswith(("Parser key", "Does not", "Subtypes", "Errors", "Expected", "Given"))
-        ]
+        wrapping = ("Parser key", "Does not", "Subtypes", "Errors", "Expected", "Given")
+        reasons = [line for line in lines if not line.startswith(wrapping)]
         return f"--{found[1]}: {reasons[0] if reasons else value[:100]}"
-    blanks = "; in YAML a blank follows every colon, as in {beta: {0: 0, 5000: 1}}" if re.search(r"\{.*:\S", value) else ""
+    glued = re.search(r"\{.*:\S", value)
+    blanks = "; in YAML a blank follows every colon, as in {beta: {0: 0, 5000: 1}}" if glued else ""
     return f"--{found[1]} cannot be {value[:200]}{blanks}"
 
 
@@ -166,6 +166,15 @@ def _with_the_defaults_classes(text: str) -> str:
         title = f"  --{key} CLASS  another class than {cls.__name__}, whose arguments follow; --{key}.help CLASS shows its own"
         text = "\n".join([*lines[:place], title, *entries, *lines[place + 1 :]])
     return text
+
+
+def _is_class(path: str) -> bool:
+    """Whether there is such a class; where not, the parser will find so."""
+    try:
+        import_class(path, object, "class")
+    except InputError:
+        return False
+    return True
 
 
 def takes(path: str, argument: str) -> bool:
@@ -216,7 +225,7 @@ class _CLI(LightningCLI):
         asked = dict(self.pairs)
         for key, (default, arguments) in _DEFAULTS.items():
             value = asked.get(key)
-            path = value if isinstance(value, str) and "." in value else default
+            path = value if isinstance(value, str) and "." in value and _is_class(value) else default
             init_args = {name: argument for name, argument in arguments.items() if takes(path, name)}
             parser.set_defaults({key: {"class_path": path, "init_args": init_args}})
         parser.add_argument("--runs", type=str, default="runs", help="folder that holds all runs")
