@@ -1,16 +1,28 @@
-"""Data sets as LightningDataModules: flat binary or grey-level images in [0, 1], cut into batches on the training device.
+"""Data sets as LightningDataModules, and any other loader: batches of numbers [B, ...] of any kind and size.
 
-The one idea: a data set is three arrays. `BinarizedMNIST` comes with the package and needs no download (MNIST binarized once; its
-`path` reads the field's fixed binarization, which published numbers are about). `MNIST` and `FashionMNIST` are binarized afresh in
-each epoch, through torchvision; `Omniglot` reads `chardata.mat`.
+The one idea: a data set is up to three splits, each in memory or in files that are read as they are needed, and the order of its
+examples is a function of seed and epoch. A run that stops anywhere goes on with the very batches that were to come.
 
-A data set of one's own is an array, a tensor or a file:
+| data | what reads it |
+|---|---|
+| arrays, tensors, `.npy`, `.npz` | `ArrayData`; with `in_memory=False` files larger than memory are read batch by batch |
+| a folder of images | `ImageFolder`: resized, cut, flipped; a folder for each class gives labels |
+| sparse counts, `.npz` of `scipy.sparse` | `SparseCounts` |
+| tables, `.csv` and `.parquet` | `Table`; the likelihood `Normal` keeps the columns' units in the checkpoint |
+| Hugging Face `datasets` | `HuggingFaceData` |
+| MNIST | `BinarizedMNIST`, which comes with the package; its `path` reads the field's fixed binarization, which published numbers are about; `MNIST` and `FashionMNIST` in grey, binarized afresh in each epoch; `Omniglot` |
+| ten photographs, Python's docstrings | `PhotoPatches`, `Docstrings`: real data without a download |
+| anything else | a class with one method, `read`, as below; or any LightningDataModule or DataLoader |
+
+Which values they may have, the likelihood says (`dvae.likelihoods`); values that do not fit are refused with the name of one that
+takes them. A model takes its size from the data on the command line; in Python it is `num_pixels=data.num_pixels` or
+`image_shape=data.image_shape`. Labels are not trained on: they go with the codes that `dvae encode` writes.
 
     >>> data = dvae.data.ArrayData(torch.eye(16), valid_fraction=0.25, batch_size=4)
     >>> data.split("train").shape
     torch.Size([12, 16])
 
-or a subclass of `DataModule` with one method, `read`:
+A class of one's own:
 
 ```python
 # my_coins.py
@@ -26,11 +38,71 @@ class Coins(dvae.data.DataModule):
 ```
 
 ```bash
-dvae fit --data my_coins.Coins --model.num_pixels 64 --trainer.max_steps 20 --name coins
+dvae fit --data my_coins.Coins --trainer.max_steps 20 --name coins
 ```
 
-The encoder's centre and the decoder's start are set from the training set's mean, and the order of the examples is a function of
-seed and epoch.
+A file or a folder is given as it is, `--data images.npz`, `--data photographs/`, `--data table.csv`, with the arguments of the
+class that reads it: `--data.valid_fraction 0.1`.
+
+# Loaders of others
+
+`Trainer.fit`, `dvae.evaluate` and `dvae.lab.codes.encode_labelled` take any loader of tensors, tuples or mappings, with workers or
+without; on the command line it is a LightningDataModule with `train_dataloader`, `val_dataloader` and `test_dataloader`. The first
+part of a tuple is x; of a mapping, or where it is another part, the model's `input_key` says which one:
+
+```python
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+import dvae
+
+rows = [{"image": (torch.rand(1, 8, 8) < 0.3).float(), "label": index % 3} for index in range(60)]
+model = dvae.DiscreteVAE(image_shape=(1, 8, 8), num_latents=16, input_key="image")
+trainer = pl.Trainer(max_steps=20, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+trainer.fit(model, DataLoader(rows, batch_size=10, shuffle=True))
+print(dvae.evaluate(model, DataLoader(rows, batch_size=7), num_samples=5).elbo)
+```
+
+Figures do not depend on the loader's batch size. What a loader can promise of a run that stops and goes on: the modules above and
+torchdata's `StatefulDataLoader`, with any number of workers, give the very batches that were to come; PyTorch's own `DataLoader` does
+not keep its place, and `dvae fit` says so when the run starts.
+
+# Photographs
+
+`--config photos` is a convolutional model of 32 x 32 colour patches (`PhotoPatches`, `pip install discrete-vae[photos]`) in 8-bit
+levels, with 256 bits for each and the likelihood `DiscretizedLogistic`:
+
+```bash
+dvae fit --config photos --config rebar --data.patches 200 --trainer.max_steps 5 --trainer.limit_val_batches 1
+dvae evaluate runs/photos_rebar --num_samples 2 --num_draws 4
+```
+
+![Patches of two photographs that the model never saw, and below each its reconstruction from 256 bits](../../.github/photos.png)
+
+PHOTOS_FIGURES
+
+# Words
+
+`--config words` makes 64-bit codes of bags of words: the docstrings of Python's own library (`Docstrings`), under `Multinomial`.
+
+```bash
+dvae fit --config words --config relax --trainer.max_steps 5 --trainer.limit_val_batches 1
+dvae encode runs/words_relax --out words.npz
+```
+
+After 10,000 steps (`--trainer.max_steps 10000`, 4 minutes on one CPU core) the test ELBO is -86.9 ± 4.1 nats, .125 bits for each of
+1,000 words, with all 64 bits in use. Of a test document's ten nearest training documents by Hamming distance 36% are of its own
+module, where 3% would be by chance; some of them, with the number of bits that differ:
+
+| document | nearest |
+|---|---|
+| `linecache.getlines` | `linecache.getline` (3), `linecache.lazycache` (14) |
+| `email.message.Message.values` | `email.message.Message.keys` (1), `email.message.Message.items` (1) |
+| `threading.Event.set` | `threading.Event.clear` (10), `threading.Event.wait` (11), `asyncio.locks.Event.set` (11) |
+| `plistlib._BinaryPlistParser` | `gzip.open` (15), `lzma.open` (15) |
+| `http.client.HTTPConnection.send` | `nntplib.NNTP._putline` (11), `base64.standard_b64encode` (14) |
+| `smtplib.SMTP.starttls` | `smtplib.SMTP.mail` (13), `smtplib.SMTP.login` (16) |
 """
 
 from dvae.data.arrays import Splits, binarize
