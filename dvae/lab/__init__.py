@@ -77,11 +77,13 @@ A training step on one CPU thread, batch 24, in milliseconds (`dvae benchmark`, 
 they carry over between machines where milliseconds do not). The floor is what the step's matrix products take alone, counted, at
 the rate of the largest of them; `Trainer.fit` takes turns with the plain loop, which its ratio is to:
 
-| estimator | eager | compiled | to REINFORCE | products, to its | to floor | `Trainer.fit` | to plain loop | steps/s | 8 replicas,
-each | |---|---|---|---|---|---|---|---|---|---| | REINFORCE | 2.29 | 0.82 | 1.00 | 1.00 | 2.3 | 0.87 | 1.11 | 1149 | 0.92 | | LOO |
-2.75 | 1.03 | 1.26 | 1.50 | 1.9 | 1.50 | 1.09 | 667 | 1.23 | | REBAR | 4.55 | 1.52 | 1.87 | 2.00 | 2.2 | 1.48 | 1.08 | 674 | 1.57 |
-| RELAX | 6.84 | 2.34 | 2.86 | 3.20 | 2.1 | 2.40 | 1.02 | 417 | 2.34 | | RELAX(coupled=False) | 10.20 | 3.58 | 4.38 | 5.41 | 1.9 |
-3.30 | 1.01 | 303 | 3.47 |
+| estimator | eager | compiled | to REINFORCE | products, to its | to floor | `Trainer.fit` | to plain loop | steps/s | 8 replicas, each |
+|---|---|---|---|---|---|---|---|---|---|
+| REINFORCE | 2.29 | 0.82 | 1.00 | 1.00 | 2.3 | 0.87 | 1.11 | 1149 | 0.92 |
+| LOO | 2.75 | 1.03 | 1.26 | 1.50 | 1.9 | 1.50 | 1.09 | 667 | 1.23 |
+| REBAR | 4.55 | 1.52 | 1.87 | 2.00 | 2.2 | 1.48 | 1.08 | 674 | 1.57 |
+| RELAX | 6.84 | 2.34 | 2.86 | 3.20 | 2.1 | 2.40 | 1.02 | 417 | 2.34 |
+| RELAX(coupled=False) | 10.20 | 3.58 | 4.38 | 5.41 | 1.9 | 3.30 | 1.01 | 303 | 3.47 |
 
 Compiled, coupled RELAX is 4.4 times as fast as this project's own eager step with independent noise, with its third evaluation and
 with what a step does besides; against plain eager PyTorch written for the purpose it is about 2.5 times. At batch 100
