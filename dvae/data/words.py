@@ -126,9 +126,9 @@ class Docstrings(DataModule):
 
 def _docstrings(folder: Path) -> Iterator[Document]:
     """Every docstring below a folder of Python files, in the order of their names."""
-    for path in sorted(folder.rglob("*.py")):
+    for path in sorted(_files(folder)):
         parts = path.relative_to(folder).with_suffix("").parts
-        if any(part in _SKIPPED for part in parts) or parts[0].startswith(("config-", "_")):
+        if parts[0].startswith("_"):
             continue
         try:
             tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -136,6 +136,14 @@ def _docstrings(folder: Path) -> Iterator[Document]:
             continue
         name = ".".join(part for part in parts if part != "__init__")
         yield from _in_tree(tree, name)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for entry in folder.iterdir():
+        if entry.is_dir() and entry.name not in _SKIPPED and not entry.name.startswith("config-"):
+            yield from _files(entry)
+        elif entry.suffix == ".py":
+            yield entry
 
 
 def _in_tree(node: ast.AST, name: str) -> Iterator[Document]:
