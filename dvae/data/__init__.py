@@ -10,7 +10,8 @@ examples is a function of seed and epoch. A run that stops anywhere goes on with
 | sparse counts, `.npz` of `scipy.sparse` | `SparseCounts` |
 | tables, `.csv` and `.parquet` | `Table`; the likelihood `Normal` keeps the columns' units in the checkpoint |
 | Hugging Face `datasets` | `HuggingFaceData` |
-| MNIST | `BinarizedMNIST`, which comes with the package; its `path` reads the field's fixed binarization, which published numbers are about; `MNIST` and `FashionMNIST` in grey, binarized afresh in each epoch; `Omniglot` |
+| MNIST, binary | `BinarizedMNIST`, part of the package; its `path` reads the field's own, which published numbers are about |
+| MNIST, grey | `MNIST`, `FashionMNIST`: binarized afresh in each epoch; `Omniglot` likewise |
 | ten photographs, Python's docstrings | `PhotoPatches`, `Docstrings`: real data without a download |
 | anything else | a class with one method, `read`, as below; or any LightningDataModule or DataLoader |
 
@@ -65,8 +66,8 @@ print(dvae.evaluate(model, DataLoader(rows, batch_size=7), num_samples=5).elbo)
 ```
 
 Figures do not depend on the loader's batch size. What a loader can promise of a run that stops and goes on: the modules above and
-torchdata's `StatefulDataLoader`, with any number of workers, give the very batches that were to come; PyTorch's own `DataLoader` does
-not keep its place, and `dvae fit` says so when the run starts.
+torchdata's `StatefulDataLoader`, with any number of workers, give the very batches that were to come; PyTorch's own `DataLoader`
+does not keep its place, and `dvae fit` says so when the run starts.
 
 # Photographs
 

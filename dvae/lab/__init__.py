@@ -77,7 +77,7 @@ A training step on one CPU thread, batch 24, in milliseconds (`dvae benchmark`, 
 they carry over between machines where milliseconds do not). The floor is what the step's matrix products take alone, counted, at
 the rate of the largest of them; `Trainer.fit` takes turns with the plain loop, which its ratio is to:
 
-| estimator | eager | compiled | to REINFORCE | products, to its | to floor | `Trainer.fit` | to plain loop | steps/s | 8 replicas, each |
+| estimator | eager | compiled | to REINFORCE | products, to its | to floor | `Trainer.fit` | to loop | steps/s | 8 replicas, each |
 |---|---|---|---|---|---|---|---|---|---|
 | REINFORCE | 2.29 | 0.82 | 1.00 | 1.00 | 2.3 | 0.87 | 1.11 | 1149 | 0.92 |
 | LOO | 2.75 | 1.03 | 1.26 | 1.50 | 1.9 | 1.50 | 1.09 | 667 | 1.23 |
