@@ -301,12 +301,14 @@ def test_unknown_names_in_a_config_are_named(images, tmp_path, capsys):
 def test_bad_data_in_a_config_is_named(tmp_path, images, capsys):
     for array, message in (
         (np.full((8, 16), 2.0), "[0, 1]"),
-        (np.full((8, 16), np.nan), "[0, 1]"),
+        (np.full((8, 16), np.nan), "finite"),
         (np.zeros((0, 16)), "train"),
     ):
         np.savez(tmp_path / "bad.npz", train=array)
         assert message in failure(fit_arguments(tmp_path / "bad.npz", tmp_path), capsys)
-    assert "17 values per example" in failure(fit_arguments(images, tmp_path, "--model.num_pixels=17"), capsys)
+    assert "num_pixels must be 16, the values of an example of the data, got 17" in failure(
+        fit_arguments(images, tmp_path, "--model.num_pixels=17"), capsys
+    )
 
 
 def test_an_unwritable_folder_is_named_before_training(images, tmp_path, capsys):

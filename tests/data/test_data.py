@@ -845,9 +845,9 @@ def test_sources_that_mean_nothing_are_refused(tmp_path):
         data_module(tmp_path / "none.npz")
     with pytest.raises(InputError, match="data must be a data module"):
         data_module(3)
-    (tmp_path / "x.csv").write_text("0,1\n")
+    (tmp_path / "x.txt").write_text("0,1\n")
     with pytest.raises(InputError, match=r"\.npz or \.npy"):
-        data_module(tmp_path / "x.csv")
+        data_module(tmp_path / "x.txt")
     with pytest.raises(InputError, match="outside dvae"):
         data_module({"class_path": "os.path.join", "init_args": {}})
     with pytest.raises(InputError, match=r"train was given as an object of type numpy\.ndarray"):

@@ -83,10 +83,12 @@ def test_a_decoder_gives_all_pixels_of_one_number_before_those_of_the_next():
     [
         (lambda: MLP(0, 3), r"layer sizes must be at least 1, got \[0, 200, 200, 3\]"),
         (lambda: MLP(2, 3, activation="sin"), "activation must be one of .*, got 'sin'"),
-        (lambda: ConvEncoder(5, channels=0), "channels must be at least 1, got 0"),
-        (lambda: ConvDecoder(5, outputs_per_pixel=0), "outputs_per_pixel must be at least 1, got 0"),
-        (lambda: ConvDecoder(5, activation="sin"), "activation must be one of .*, got 'sin'"),
+        (lambda: ConvEncoder(5, (1, 8, 8), channels=0), "channels must be at least 1, got 0"),
+        (lambda: ConvDecoder(5, (1, 8, 8), outputs_per_pixel=0), "outputs_per_pixel must be at least 1, got 0"),
+        (lambda: ConvDecoder(5, (1, 8, 8), activation="sin"), "activation must be one of .*, got 'sin'"),
         (lambda: ConvEncoder(5, (1, 30, 30)), r"image_shape must be .* divisible by 4, got \(1, 30, 30\)"),
+        (lambda: ConvEncoder(5), r"image_shape must be given as \(channels, height, width\), got None"),
+        (lambda: MLP(3), "in_features and out_features must be given, got 3 and None"),
         (lambda: Factorial(0), "num_latents must be at least 1, got 0"),
     ],
 )

@@ -11,7 +11,6 @@ from dvae import DiscreteVAE, InputError
 from dvae.data import BinarizedMNIST
 from dvae.estimators import LOO, REBAR, RELAX, GumbelStraightThrough
 from dvae.metrics import ActiveUnits
-from dvae.networks import ConvDecoder, ConvEncoder
 from dvae.training.checkpoints import Checkpoint, load_model
 
 BITS = {"num_latents": 200}
@@ -34,7 +33,10 @@ def num_active(model: DiscreteVAE, data: BinarizedMNIST) -> int:
 
 def trained(steps: int, *, channels: int = 32, **options) -> int:
     data = BinarizedMNIST(batch_size=24)
-    model = DiscreteVAE(encoder=ConvEncoder(channels=channels), decoder=ConvDecoder(channels=channels), seed=0, **options)
+    encoder, decoder = (
+        {"class_path": f"dvae.networks.{name}", "init_args": {"channels": channels}} for name in ("ConvEncoder", "ConvDecoder")
+    )
+    model = DiscreteVAE(encoder=encoder, decoder=decoder, seed=0, **options)
     pl.Trainer(max_steps=steps, limit_val_batches=0, **QUIET).fit(model, data)
     return num_active(model, data)
 

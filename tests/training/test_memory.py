@@ -31,7 +31,7 @@ class Watch(pl.Callback):
             self.seen[trainer.global_step] = resident_megabytes()
 
 
-@pytest.mark.parametrize("steps", [3000, pytest.param(50_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("steps", [1500, pytest.param(50_000, marks=pytest.mark.slow)])
 def test_training_takes_no_more_memory_late_than_early(steps, tmp_path, tiny_data, monkeypatch, capsys):
     # The command names its callbacks by their import path.
     watching = types.ModuleType("watching")

@@ -324,9 +324,10 @@ def assert_equal_trees(first, second, exact=False):
         assert first == second
 
 
+OPTIONS = {"gradient_clip_norm": 0.5, "weight_decay": 0.1, "phi_warmup_steps": 4, "lr_scheduler": SCHEDULE}
 WHOLE = [
-    ("NVIL", "Bernoulli", {"gradient_clip_norm": 0.5, "weight_decay": 0.1, "phi_warmup_steps": 4, "lr_scheduler": SCHEDULE}),
-    ("REBAR", "Bernoulli", {"kl": "analytic", "lr_scheduler": CYCLE}),
+    ("NVIL", "Bernoulli", OPTIONS),
+    pytest.param("REBAR", "Bernoulli", {"kl": "analytic", "lr_scheduler": CYCLE}, marks=pytest.mark.slow),
 ]
 
 

@@ -68,7 +68,7 @@ MLP = {"class_path": "dvae.networks.MLP", "init_args": {"in_features": 16, "out_
         (lambda: RELAX(hidden=5), {"num_layers": 2, "phi_warmup_steps": 20, "gradient_clip_norm": 1.0}, False),
         (lambda: NVIL(hidden=[5]), {"lr_scheduler": COSINE, "weight_decay": 0.01, "seed": 3}, True),
         (lambda: LOO(), {"latent": "Categorical", "num_classes": 3, "kl": "analytic"}, False),
-        (lambda: RODEO(hidden=5), {"encoder": MLP}, True),
+        pytest.param(lambda: RODEO(hidden=5), {"encoder": MLP}, True, marks=pytest.mark.slow),
         pytest.param(lambda: REBAR(), {"compile": True}, False, marks=pytest.mark.slow),
     ],
 )
