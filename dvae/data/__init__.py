@@ -81,9 +81,9 @@ dvae evaluate runs/photos_rebar --num_samples 2 --num_draws 4
 
 ![Patches of two photographs that the model never saw, and below each its reconstruction from 256 bits](../../.github/photos.png)
 
-After 2,500 steps (`--trainer.max_steps 2500`, 17 minutes on one CPU core) the training ELBO is -13,217 nats, 6.2 bits for each of
-the 3,072 values, and that of the test's photographs -16,180 ± 80, 7.6 bits, with 253 of 256 bits in use. Large shapes come back, and
-the colours that the seven photographs of the training set have; the test's green is not among them.
+After 2,500 steps (`--trainer.max_steps 2500`, 17 minutes on one CPU core) the training ELBO is -13,217 nats, 6.2 bits for each
+of the 3,072 values, and that of the test's photographs -16,180 ± 80, 7.6 bits, with 253 of 256 bits in use. Large shapes come back,
+and the colours that the seven photographs of the training set have; the test's green is not among them.
 
 # Words
 
