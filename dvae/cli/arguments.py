@@ -123,7 +123,7 @@ def add_checkpoint(parser: ArgumentParser, several: bool = False) -> None:
 
 def add_common(parser: ArgumentParser, split: bool = True, seed: bool = True) -> None:
     """The data, the device, and whether the file is trusted."""
-    text = "'bundled', or a file or folder; default: the checkpoint's own data"
+    text = "'bundled', a file or a folder, or a class of data modules by its import path; default: the checkpoint's own data"
     parser.add_argument("--data", type=str | None, default=None, help=text)
     if split:
         parser.add_argument("--split", type=str, default="test", help="train, valid or test")
