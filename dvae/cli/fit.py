@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -28,8 +30,9 @@ from dvae.cli.encode import save_codes
 from dvae.cli.errors import UsageError, first_line, told
 from dvae.cli.help import Wide, readable
 from dvae.config import MOVED, class_paths, import_class
+from dvae.data import DataModule
 from dvae.data.batches import loader_of
-from dvae.errors import InputError
+from dvae.errors import InputError, Interrupted
 from dvae.training import record
 from dvae.training.callbacks import Pictures
 from dvae.training.checkpoints import Checkpoint as Saved
@@ -110,8 +113,11 @@ def _say_what_was_done(trainer: pl.Trainer, folder: str | None, config: Any) -> 
     reached = "" if elbo is None else f", training ELBO {elbo:.2f} nats"
     print(f"trained for {trainer.global_step} updates{reached}; the run is in {folder}")
     if checkpoint:
-        foreign = any(not path.startswith(_OWN) for path in class_paths(config))
-        print(f"evaluate it with: dvae evaluate {os.path.relpath(checkpoint)}{' --trust' if foreign else ''}")
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        without_test = isinstance(data, DataModule) and "test" not in data.split_names
+        flags = " --trust" if any(not path.startswith(_OWN) for path in class_paths(config)) else ""
+        flags += f" --split {data.split_names[-1]}" if without_test else ""
+        print(f"evaluate it with: dvae evaluate {os.path.relpath(checkpoint)}{flags}")
 
 
 class _Parser(LightningArgumentParser):
@@ -142,6 +148,8 @@ def _last_part(message: str) -> str:
     if found is None:
         return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1]}"
     value = lines[-1].removeprefix("Given value: ")
+    if nested := re.match(r"NestedArg\(key='([\w.]+)', val=(.*)\)$", value):
+        return f"--{found[1]}.{nested[1]} cannot be {nested[2]}; a list is written '[a, b]'"
     if value.startswith("Namespace("):  # a class and all of its arguments: what is wrong with it says more
         wrapping = ("Parser key", "Does not", "Subtypes", "Errors", "Expected", "Given")
         reasons = [line for line in lines if not line.startswith(wrapping)]
@@ -285,10 +293,10 @@ class _CLI(LightningCLI):
         config.ckpt_path = str(path)
         self.checkpoint = resume.open_resumable(path, lambda other: resume_command([self.command, *self.arguments], other))
         fits = self.command == "fit"
-        if fits:
-            resume.require_something_to_do(self.checkpoint, config.trainer.max_steps)
         free = resume.FREE_IN_TRAINING if fits else resume.FREE_IN_MEASURING
         model = resume.model_config(self.checkpoint, config.model.as_dict(), self.given, free, config.trust)
+        if fits:
+            resume.require_something_to_do(self.checkpoint, config.trainer.max_steps)
         known: dict[str, Any] = {"model": configs.current(model)}
         data = record.data_of(self.checkpoint.content)
         if not fits and isinstance(data, dict) and not any(key.split(".")[0] == "data" for key in self.given):
@@ -330,6 +338,7 @@ class _CLI(LightningCLI):
             elif config.replicas != 1 or config.sweep is not None:
                 self.model = replicate(self.model, config.replicas, config.sweep)
         except Exception as error:
+            self._forget_run()
             sentence = hints.explain(self.pairs)
             if sentence is not None and not isinstance(error, InputError):
                 raise UsageError(sentence) from error
@@ -361,6 +370,8 @@ class _CLI(LightningCLI):
         self._data = build_data(described)
         if self.checkpoint is None:
             fill_in_sizes(config.model, self._data)
+        elif isinstance(self._data, DataModule):
+            resume.require_size(self.checkpoint, self._data.num_pixels)
         # jsonargparse would read the data once more.
         config.data = Namespace(class_path="pytorch_lightning.LightningDataModule")  # type: ignore[no-untyped-call]
         super().instantiate_classes()
@@ -393,6 +404,24 @@ class _CLI(LightningCLI):
             callbacks = [*callbacks, *runs.schedules_of(config.schedule or {})]
         trainer.callbacks = runs.callbacks_of(callbacks, config.without, off)
         return super().instantiate_trainer(**kwargs)
+
+    def fit(self, **kwargs: Any) -> None:
+        """Train; a run that did not come to its first update leaves no folder."""
+        step = 0 if self.checkpoint is None else self.checkpoint.content.get("global_step", 0)
+        try:
+            self.trainer.fit(**kwargs)
+        except Exception as error:
+            if self.trainer.global_step in (0, step) and not isinstance(error, Interrupted):
+                self._forget_run()
+            raise
+
+    def _forget_run(self) -> None:
+        """Remove the folder that this run has made for itself."""
+        if self.table is not None and is_first_process():
+            folder = Path(self.table.log_dir)
+            shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):  # other versions are in it
+                folder.parent.rmdir()
 
     def after_fit(self) -> None:
         # The callbacks save at intervals; the last steps of a run count too.

@@ -15,7 +15,7 @@ from dvae.training.checkpoints import Checkpoint, previous_checkpoint, read_chec
 from dvae.training.module import DiscreteVAE
 from dvae.training.sweep import Replicas
 
-__all__ = ["model_config", "open_resumable", "replicas_of", "require_something_to_do", "require_trust"]
+__all__ = ["model_config", "open_resumable", "replicas_of", "require_size", "require_something_to_do", "require_trust"]
 
 # What may be set anew: it changes no number of a training run, or is about the measuring alone.
 FREE_IN_TRAINING = frozenset({"compile", "steps_per_execution", "val_num_samples"})
@@ -51,6 +51,16 @@ def require_something_to_do(checkpoint: Checkpoint, max_steps: int | None) -> No
     if max_steps is not None and 0 <= max_steps <= step:
         raise NothingToDo(
             f"nothing left to do: {checkpoint.path} is at step {step} of {max_steps}; a larger --trainer.max_steps goes on from it"
+        )
+
+
+def require_size(checkpoint: Checkpoint, num_pixels: int) -> None:
+    """An InputError where a checkpoint's model is of examples of another size than the data's."""
+    tensors = checkpoint.content["state_dict"]
+    mean = tensors.get("mean", tensors.get("models.0.mean"))
+    if mean is not None and mean.numel() != num_pixels:
+        raise InputError(
+            f"checkpoint {checkpoint.path} is of a model of {mean.numel()} values per example, but the data have {num_pixels}"
         )
 
 

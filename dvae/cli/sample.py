@@ -33,6 +33,10 @@ def main(command: str, arguments: Sequence[str]) -> int:
     model, module, _ = open_model(path, args.data, device=device_of(args.device), trust=args.trust, replica=args.replica)
     generator = torch.Generator(model.device).manual_seed(args.seed)
     folder = path.parent if args.out is None else Path(args.out)
+    if not getattr(module, "are_images", True):
+        raise InputError(
+            f"data must be images to be drawn, got {type(module).__name__}; in Python, model.sample(n) has the numbers"
+        )
     examples = examples_of(module, args.split, input_key=getattr(model, "input_key", None))
     require_size(model, examples)
     shape = getattr(module, "image_shape", None) or (examples.shape if len(examples.shape) == 3 else model.image_shape)

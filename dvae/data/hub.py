@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dvae.data.arrays import Splits, reason_of
 from dvae.data.module import DataModule
-from dvae.data.splitting import check_fraction, hold_out
+from dvae.data.splitting import check_fractions, hold_out
 from dvae.data.stores import Store
 from dvae.errors import InputError
 
@@ -84,8 +84,7 @@ class HuggingFaceData(DataModule):
             divide_by=divide_by,
             workers=workers,
         )
-        check_fraction("valid_fraction", valid_fraction)
-        check_fraction("test_fraction", test_fraction)
+        check_fractions(valid_fraction, test_fraction)
         self.dataset = dataset
         self.column = column
         self.label = label
@@ -109,9 +108,7 @@ class HuggingFaceData(DataModule):
                 labels[name] = np.asarray(found[self.label])
         if "train" not in parts:
             raise InputError(f"dataset must have a split train, got {', '.join(given)}")
-        for split, fraction in (("valid", self.valid_fraction), ("test", self.test_fraction)):
-            if fraction is not None:
-                parts, labels = hold_out(parts, labels, fraction, self.data_seed, split)
+        parts, labels = hold_out(parts, labels, self.valid_fraction, self.test_fraction, self.data_seed)
         return Splits(**parts, labels=labels)
 
 

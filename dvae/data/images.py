@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dvae.data.arrays import SPLITS, Splits, check_count, reason_of
 from dvae.data.module import DataModule
-from dvae.data.splitting import check_fraction, hold_out
+from dvae.data.splitting import check_fractions, hold_out
 from dvae.data.stores import Store
 from dvae.errors import InputError
 
@@ -143,8 +143,7 @@ class ImageFolder(DataModule):
         check_count("size", size)
         if channels not in (1, 3):
             raise InputError(f"channels must be 1 or 3, got {channels}")
-        check_fraction("valid_fraction", valid_fraction)
-        check_fraction("test_fraction", test_fraction)
+        check_fractions(valid_fraction, test_fraction)
         self.path = Path(path)
         self.size = size
         self.channels = channels
@@ -165,9 +164,7 @@ class ImageFolder(DataModule):
                 files, classes = _images_in(folder)
                 parts[name] = ImageStore(files, self.size, self.channels, **self._options)
                 labels |= {} if classes is None else {name: classes}
-        for split, fraction in (("valid", self.valid_fraction), ("test", self.test_fraction)):
-            if fraction is not None:
-                parts, labels = hold_out(parts, labels, fraction, self.data_seed, split)
+        parts, labels = hold_out(parts, labels, self.valid_fraction, self.test_fraction, self.data_seed)
         return Splits(**parts, labels=labels)
 
 

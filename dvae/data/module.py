@@ -36,7 +36,7 @@ from dvae.data.arrays import (
 )
 from dvae.data.batches import StoredExamples
 from dvae.data.loader import TensorLoader
-from dvae.data.splitting import check_fraction, hold_out
+from dvae.data.splitting import check_fractions, hold_out
 from dvae.data.stores import Changed, FileStore, Store, Subset, TensorStore
 from dvae.errors import InputError
 from dvae.noise import mixed_seed
@@ -175,7 +175,10 @@ class DataModule(Configurable, pl.LightningDataModule):
         if name not in SPLITS:
             raise InputError(f"split must be one of {', '.join(SPLITS)}, got {name!r}")
         if name not in self._data.splits:
-            raise InputError(f"split {name!r} is missing: this {type(self).__name__} has only {', '.join(self._data.splits)}")
+            raise InputError(
+                f"split {name!r} is missing: this {type(self).__name__} has only {', '.join(self._data.splits)}; name one of them "
+                "(split=, --split), or hold a share out"
+            )
         return self._data.splits[name]
 
     def labels(self, name: str) -> Tensor | None:
@@ -218,10 +221,13 @@ class DataModule(Configurable, pl.LightningDataModule):
         # In pieces: torch is slow to sum small integers, and the whole set in float64 would be eight times its size.
         return torch.stack([summed(train.take(part)) for part in places.split(1024)]).sum(0), len(places)
 
+    are_images = True
+    """Whether examples may be pictures; of tables and counts none are drawn."""
+
     @property
     def image_shape(self) -> tuple[int, ...] | None:
-        """(channels, height, width) of an image, for pictures; None where it is not known."""
-        return self._data.image_shape
+        """(channels, height, width) of an image, for pictures; None where it is not known, or examples are none."""
+        return self._data.image_shape if self.are_images else None
 
     @property
     def num_pixels(self) -> int:
@@ -320,7 +326,7 @@ class ArrayData(DataModule):
             ``.npz`` file's, if any. They are not trained on, and go with the codes.
         in_memory: whether files are read at once. Otherwise, for sets larger than memory, every batch is read as it is needed, from
             ``.npy`` or from ``.npz`` that is not compressed.
-        valid_fraction: share of the training set that becomes the validation set, drawn by ``data_seed``, in (0, 1).
+        valid_fraction, test_fraction: shares of the training set that become further splits, drawn by ``data_seed``, in (0, 1).
         packed_size: number of pixels D where the arrays are packed bits, uint8 [N, ceil(D / 8)], as
             ``numpy.packbits(..., axis=1)`` makes them.
         batch_size, eval_batch_size, dynamic, drop_last, seed, data_seed, image_shape, divide_by, workers: see :class:`DataModule`.
@@ -347,6 +353,7 @@ class ArrayData(DataModule):
         divide_by: float = 1.0,
         workers: int = 0,
         valid_fraction: float | None = None,
+        test_fraction: float | None = None,
         packed_size: int | None = None,
     ) -> None:
         super().__init__(
@@ -360,12 +367,13 @@ class ArrayData(DataModule):
             divide_by=divide_by,
             workers=workers,
         )
-        check_fraction("valid_fraction", valid_fraction)
+        check_fractions(valid_fraction, test_fraction)
         if packed_size is not None:
             check_count("packed_size", packed_size)
             if not in_memory:
                 raise InputError("packed_size must be None where in_memory is False: packed bits are unpacked at once")
         self.valid_fraction = valid_fraction
+        self.test_fraction = test_fraction
         self.packed_size = packed_size
         self._in_memory = in_memory
         self._sources = {"train": train, "valid": valid, "test": test}
@@ -378,8 +386,7 @@ class ArrayData(DataModule):
             labels = dict(self._labels) if isinstance(self._labels, Mapping) else {"train": self._labels}
             if unknown := set(labels) - set(parts):
                 raise InputError(f"labels must be of splits that there are, {', '.join(parts)}, got {', '.join(sorted(unknown))}")
-        if self.valid_fraction is not None:
-            parts, labels = hold_out(parts, labels, self.valid_fraction, self.data_seed)
+        parts, labels = hold_out(parts, labels, self.valid_fraction, self.test_fraction, self.data_seed)
         return Splits(**parts, labels=labels)
 
     def _arrays(self) -> tuple[dict[str, Any], dict[str, Any]]:

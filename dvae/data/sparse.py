@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dvae.data.arrays import Splits, arrays_in, check_file, reason_of
 from dvae.data.module import DataModule
-from dvae.data.splitting import check_fraction, hold_out
+from dvae.data.splitting import check_fractions, hold_out
 from dvae.data.stores import Store
 from dvae.errors import InputError
 
@@ -55,6 +55,8 @@ class SparseCounts(DataModule):
         InputError: scipy is not installed, a file cannot be read, or holds no finite numbers.
     """
 
+    are_images = False
+
     def __init__(
         self,
         train: Any,
@@ -73,8 +75,7 @@ class SparseCounts(DataModule):
         super().__init__(
             batch_size=batch_size, eval_batch_size=eval_batch_size, drop_last=drop_last, seed=seed, data_seed=data_seed
         )
-        check_fraction("valid_fraction", valid_fraction)
-        check_fraction("test_fraction", test_fraction)
+        check_fractions(valid_fraction, test_fraction)
         self.valid_fraction = valid_fraction
         self.test_fraction = test_fraction
         self._sources = {"train": train, "valid": valid, "test": test}
@@ -83,9 +84,7 @@ class SparseCounts(DataModule):
     def read(self) -> Splits:
         parts: dict[str, Any] = {name: _store(own, name) for name, own in self._sources.items() if own is not None}
         labels = {} if self._labels is None else {"train": _labels(self._labels)}
-        for split, fraction in (("valid", self.valid_fraction), ("test", self.test_fraction)):
-            if fraction is not None:
-                parts, labels = hold_out(parts, labels, fraction, self.data_seed, split)
+        parts, labels = hold_out(parts, labels, self.valid_fraction, self.test_fraction, self.data_seed)
         return Splits(**parts, labels=labels)
 
 

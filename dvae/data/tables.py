@@ -10,7 +10,7 @@ import numpy as np
 
 from dvae.data.arrays import Splits, check_file, reason_of
 from dvae.data.module import DataModule
-from dvae.data.splitting import check_fraction, hold_out
+from dvae.data.splitting import check_fractions, hold_out
 from dvae.errors import InputError
 
 __all__ = ["Table"]
@@ -39,6 +39,8 @@ class Table(DataModule):
 
     names: Sequence[str]
 
+    are_images = False
+
     def __init__(
         self,
         train: str | Path,
@@ -58,8 +60,7 @@ class Table(DataModule):
         super().__init__(
             batch_size=batch_size, eval_batch_size=eval_batch_size, drop_last=drop_last, seed=seed, data_seed=data_seed
         )
-        check_fraction("valid_fraction", valid_fraction)
-        check_fraction("test_fraction", test_fraction)
+        check_fractions(valid_fraction, test_fraction)
         self.columns = columns
         self.label = label
         self.valid_fraction = valid_fraction
@@ -81,9 +82,7 @@ class Table(DataModule):
                 if unknown := set(values.tolist()) - set(known.tolist()):
                     raise InputError(f"{name}: column {self.label} must have the training set's values, got {sorted(unknown)[:3]}")
                 labels[name] = np.searchsorted(known, values)
-        for split, fraction in (("valid", self.valid_fraction), ("test", self.test_fraction)):
-            if fraction is not None:
-                parts, labels = hold_out(parts, labels, fraction, self.data_seed, split)
+        parts, labels = hold_out(parts, labels, self.valid_fraction, self.test_fraction, self.data_seed)
         return Splits(**parts, labels=labels)
 
     def _values(self, table: Any, name: str) -> np.ndarray:

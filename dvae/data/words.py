@@ -66,6 +66,8 @@ class Docstrings(DataModule):
         (300, True)
     """
 
+    are_images = False
+
     def __init__(
         self,
         words: int = 1000,
@@ -112,8 +114,7 @@ class Docstrings(DataModule):
         number = {module: index for index, module in enumerate(sorted(set(modules)))}
         # The documents' own places go the labels' way through the splitting.
         places = {"train": np.arange(len(documents))}
-        parts, places = hold_out({"train": counts}, places, 0.1, self.data_seed, "valid")
-        parts, places = hold_out(parts, places, 1 / 9, self.data_seed, "test")
+        parts, places = hold_out({"train": counts}, places, 0.1, 0.1, self.data_seed)
         self._places = {name: own.tolist() for name, own in places.items()}
         labels = {name: np.array([number[modules[place]] for place in own]) for name, own in self._places.items()}
         return Splits(**parts, labels=labels)

@@ -98,3 +98,14 @@ growth.png`):
 
 ![Milliseconds a compiled step against batch size, latents, samples, layers and replicas](../../.github/growth.png)
 """
+
+import importlib
+from types import ModuleType
+
+_MODULES = ("benchmark", "certify", "codes", "evaluate", "toy", "variance")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _MODULES:
+        return importlib.import_module(f"dvae.lab.{name}")
+    raise AttributeError(f"module 'dvae.lab' has no attribute {name!r}")

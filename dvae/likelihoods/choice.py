@@ -14,7 +14,13 @@ from dvae.likelihoods.logistic import DiscretizedLogistic
 __all__ = ["check_values", "suited"]
 
 # In the order in which they are proposed; the first that covers the data says the most about them.
-_PROPOSED = (Bernoulli, ContinuousBernoulli, DiscretizedLogistic, NegativeBinomial, Normal)
+_PROPOSED = {
+    Bernoulli: "bits",
+    ContinuousBernoulli: "grey levels",
+    DiscretizedLogistic: "8-bit images",
+    NegativeBinomial: "counts",
+    Normal: "real numbers",
+}
 
 
 def suited(x: Tensor) -> list[str]:
@@ -31,8 +37,12 @@ def check_values(likelihood: Likelihood, x: Tensor) -> None:
     try:
         likelihood.check(x)
     except InputError as error:
-        names = " or ".join(f"dvae.likelihoods.{name}" for name in suited(x))
-        hint = f": likelihood={names} takes such data" if names else ", which no likelihood takes"
+        kinds = {cls.__name__: kind for cls, kind in _PROPOSED.items()}
+        names = suited(x)
+        hint = ", which no likelihood takes"
+        if names:
+            listed = " or ".join(f"{name} for {kinds[name]}" for name in names)
+            hint = f": take likelihood={listed} (--model.likelihood {names[0]})"
         if likelihood.high == 1 and DiscretizedLogistic().covers(x):
             hint += "; divide_by=255, of the data, makes grey levels in [0, 1] of bytes"
         raise InputError(f"{error} under {type(likelihood).__name__}{hint}") from None

@@ -339,7 +339,10 @@ class VAE(Controls):
         """x as [B, num_pixels] of the model's type; an InputError says where its shape is wrong."""
         if not isinstance(x, Tensor) or x.dim() < 1 or x[0:1].numel() not in (0, self.num_pixels):
             given = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise InputError(f"x must be a tensor of {self.num_pixels} values per example, got {given}")
+            size = tuple(x.shape[1:]) if isinstance(x, Tensor) else ()
+            name = f"image_shape={size}" if len(size) == 3 else f"num_pixels={math.prod(size)}"
+            hint = f": a model of such data has {name}" if size and not isinstance(given, str) else ""
+            raise InputError(f"x must be a tensor of {self.num_pixels} values per example, got {given}{hint}")
         return x.reshape(x.shape[0], self.num_pixels).to(self.mean.dtype)
 
     def check_input(self, x: Tensor) -> Tensor:

@@ -119,7 +119,7 @@ class ConvDecoder(Module):
 
 def _check_image_shape(image_shape: Sequence[int] | None) -> tuple[int, int, int]:
     if image_shape is None:
-        raise InputError("image_shape must be given as (channels, height, width), got None")
+        raise InputError("image_shape must be given as (channels, height, width), got None: the examples are no images")
     if len(image_shape) != 3 or image_shape[1] % 4 or image_shape[2] % 4:
         raise InputError(f"image_shape must be (channels, height, width), the last two divisible by 4, got {tuple(image_shape)}")
     return (image_shape[0], image_shape[1], image_shape[2])

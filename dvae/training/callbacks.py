@@ -183,6 +183,8 @@ class LastCheckpoint(Checkpoint):
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
         self._received = signum
+        # What is being done, such as a compilation, may take a while. A handler must not print through buffers.
+        os.write(2, f"\n{signal.Signals(signum).name}: stopping after this step, a second one stops at once\n".encode())
 
     def _agreed(self, trainer: pl.Trainer) -> int:
         """The signal that came to any process, 0 if none did."""
@@ -293,7 +295,10 @@ class Pictures(pl.Callback):
                 save_picture(picture, Path(folder) / f"{name}.png")
 
     def _of(self, model: DiscreteVAE, trainer: pl.Trainer) -> dict[str, Tensor]:
-        shape = getattr(trainer.datamodule, "image_shape", None) or model.image_shape  # type: ignore[attr-defined]
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if not getattr(data, "are_images", True):
+            return {}
+        shape = getattr(data, "image_shape", None) or model.image_shape
         generator = torch.Generator(model.device).manual_seed(0)
         pictures = {"samples": sample_grid(model, self.num_images, shape, generator)}
         x = _validation_examples(trainer, model, self.num_images // 2)

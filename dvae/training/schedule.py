@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import math
 from bisect import bisect_right
@@ -128,7 +129,12 @@ def _buffer(model: DiscreteVAE, owner: nn.Module, name: str, leaf: str) -> Tenso
 def _unknown(model: DiscreteVAE, name: str) -> InputError:
     known = ["lr", *(["phi_lr"] if model.phi() else []), *(own for own in CONTROLS if getattr(model, own) is not None)]
     known += [f"estimator.{own[1:]}" for own, _ in model.estimators[0].named_buffers() if own.startswith("_")]
-    return InputError(f"there is no {name} in the model for a schedule to change: known are {', '.join(known)}, and other buffers")
+    near = difflib.get_close_matches(name, [*known, *CONTROLS], 1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return InputError(
+        f"there is no {name} in the model for a schedule to change: known are {', '.join(known)}, and other buffers of one number, "
+        f"by their paths{meant}"
+    )
 
 
 def groups_of(optimizer: torch.optim.Optimizer, models: Sequence[DiscreteVAE], name: str) -> list[dict[str, Any]]:

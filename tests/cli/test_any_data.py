@@ -104,3 +104,32 @@ def test_mistakes_are_told_in_one_sentence_and_leave_no_run(elsewhere, capsys, f
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("dvae: error")]
     assert len(errors) == 1
     assert message in errors[0]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_checkpoint_of_other_data_is_refused_and_leaves_nothing(elsewhere, capsys):
+    np.savez(elsewhere / "first.npz", train=np.random.default_rng(0).integers(0, 2, (20, 16)))
+    np.savez(elsewhere / "second.npz", train=np.random.default_rng(0).integers(0, 2, (20, 9)))
+    flags = ["--data.valid_fraction=0.2", *QUIET, "--trainer.max_steps=4", "--model.num_latents=3"]
+    assert main(["fit", "--data=first.npz", *flags, "--name=first"]) == 0
+    assert "--split valid" in capsys.readouterr().out
+    checkpoint = "--ckpt_path=runs/first/version_0/checkpoints/last.ckpt"
+    assert main(["fit", "--data=second.npz", *flags, "--name=second", checkpoint, "--trainer.max_steps=9"]) == 1
+    assert "is of a model of 16 values per example, but the data have 9" in capsys.readouterr().err
+    assert sorted(path.name for path in (elsewhere / "runs").iterdir()) == ["first"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tables_are_not_drawn_and_a_list_is_told_how_to_be_written(elsewhere, capsys):
+    (elsewhere / "t.csv").write_text("\n".join(["a,b,c,d", *(f"{i},{i % 3},{i % 5},{-i}" for i in range(30))]))
+    flags = ["--data=t.csv", "--model.likelihood=Normal", *QUIET, "--trainer.max_steps=3", "--model.num_latents=3"]
+    assert main(["fit", *flags, "--data.valid_fraction=0.2", "--data.test_fraction=0.2", "--name=table"]) == 0
+    assert not list((elsewhere / "runs").rglob("*.png"))
+    assert main(["evaluate", "runs/table", "--num_samples=2", "--num_draws=4"]) == 0
+    printed = capsys.readouterr().out
+    assert "6 examples of test" in printed
+    assert "of a density" in printed
+    assert main(["sample", "runs/table", "--out=pictures"]) == 1
+    assert "data must be images to be drawn, got Table" in capsys.readouterr().err
+    assert main(["fit", *flags, "--data.columns", "a", "--name=wrong"]) in (1, 2)
+    assert "--data.columns cannot be 'a'; a list is written '[a, b]'" in capsys.readouterr().err

@@ -108,9 +108,9 @@ def test_another_size_than_the_datas_is_told_with_the_arguments_that_mend_it():
 
 @pytest.mark.filterwarnings("ignore")
 def test_values_that_do_not_fit_are_told_before_the_first_step():
-    with pytest.raises(InputError, match=r"likelihood=dvae\.likelihoods\.DiscretizedLogistic .*divide_by=255"):
+    with pytest.raises(InputError, match=r"DiscretizedLogistic for 8-bit images or NegativeBinomial for counts .*divide_by=255"):
         quiet(max_steps=1).fit(small(), ArrayData(torch.randint(256, (20, 16))))
-    with pytest.raises(InputError, match=r"under Bernoulli: likelihood=dvae\.likelihoods\.Normal takes such data"):
+    with pytest.raises(InputError, match="under Bernoulli: take likelihood=Normal for real numbers"):
         quiet(max_steps=1).fit(small(), ArrayData(torch.randn(20, 16)))
 
 

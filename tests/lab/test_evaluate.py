@@ -139,3 +139,11 @@ def test_data_of_another_size_and_missing_data_are_refused(model):
         evaluate_function(model, dvae.data.ArrayData(np.eye(9), test=np.eye(9)))
     with pytest.raises(InputError, match="data must be given"):
         evaluate_function(model)
+
+
+def test_the_labs_modules_are_there_without_being_imported_one_by_one():
+    import dvae.lab
+
+    assert dvae.lab.codes.encode_labelled
+    with pytest.raises(AttributeError, match="no attribute 'cellar'"):
+        _ = dvae.lab.cellar

@@ -150,7 +150,7 @@ def test_values_outside_the_range_are_refused(likelihood):
         with pytest.raises(InputError, match=f"x must hold .* in .*{likelihood.high:g}.*got values from 0 to"):
             model.check_input(torch.tensor([[0.0, likelihood.high + 1]]))
     if math.isfinite(likelihood.low):
-        with pytest.raises(InputError, match=r"likelihood=dvae\.likelihoods\.Normal takes such data"):
+        with pytest.raises(InputError, match=r"take likelihood=Normal for real numbers"):
             model.check_input(torch.tensor([[-0.5, 0.0]]))
 
 
