@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 import warnings
@@ -155,6 +156,17 @@ def quiet_lightning() -> None:
     for message in hints:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.formatwarning = _in_one_line
+
+
+_formatwarning = warnings.formatwarning
+
+
+def _in_one_line(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    """A warning of this package as a sentence, without the place in the source that it comes from."""
+    if f"{os.sep}dvae{os.sep}" in filename:
+        return f"dvae: warning: {message}\n"
+    return _formatwarning(message, category, filename, lineno, line)
 
 
 def write_json(path: str, content: Any) -> None:
