@@ -48,17 +48,14 @@ def x_of(batch: Any, key: int | str | None = None) -> Tensor:
     return part
 
 
-def labels_of(batch: Any, key: int | str | None = None) -> Tensor | None:
-    """The labels [B] of a batch, by ``key`` or where they usually are; None where there are none."""
+def labels_of(batch: Any) -> Tensor | None:
+    """The labels [B] of a batch, where they usually are; None where there are none."""
     found: Any = None
     if isinstance(batch, Mapping):
-        names = [key] if key is not None else [name for name in _LABELS if name in batch]
-        found = batch.get(names[0]) if names else None
-    elif isinstance(batch, (list, tuple)):
-        place = 1 if key is None else key
-        found = batch[place] if isinstance(place, int) and place < len(batch) else None
-    size = len(found) if isinstance(found, Tensor) and found.dim() else 0
-    return found if isinstance(found, Tensor) and found.dim() == 1 and size else None
+        found = next((batch[name] for name in _LABELS if name in batch), None)
+    elif isinstance(batch, (list, tuple)) and len(batch) > 1:
+        found = batch[1]
+    return found if isinstance(found, Tensor) and found.dim() == 1 and len(found) else None
 
 
 class Piece(NamedTuple):
@@ -125,13 +122,15 @@ class StreamedExamples(Examples):
         input_key: see :func:`x_of`.
 
     Raises:
-        InputError: it gives no batch, or one without x.
+        InputError: it gives no batch, or one without x, or can be gone through but once, as a generator.
     """
 
     # `some` looks at no more than this: a stream may have no end.
     _LOOK_AT = 1000
 
     def __init__(self, loader: Iterable[Any], input_key: int | str | None = None) -> None:
+        if isinstance(loader, Iterator):
+            raise InputError(f"data must be gone through more than once, got {type(loader).__name__}: give a loader or a list")
         self.loader, self.input_key = loader, input_key
         self.count = None
         for batch in loader:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from dvae.data.arrays import Splits, reason_of
 from dvae.data.module import DataModule
-from dvae.data.splitting import check_fractions, hold_out
 from dvae.data.stores import Store
 from dvae.errors import InputError
 
@@ -52,8 +51,8 @@ class HuggingFaceData(DataModule):
         dataset: a ``Dataset`` or ``DatasetDict``, or a folder that their ``save_to_disk`` wrote.
         column: name of the column that is x: images, or numbers of one size.
         label: name of a column of whole numbers.
-        valid_fraction, test_fraction: shares of the training set that become further splits, drawn by ``data_seed``, in (0, 1).
-        batch_size, eval_batch_size, drop_last, seed, data_seed, divide_by, workers: see :class:`DataModule`.
+        valid_fraction, test_fraction, batch_size, eval_batch_size, drop_last, seed, data_seed, divide_by,
+            workers: see :class:`DataModule`.
 
     Raises:
         InputError: datasets is not installed, there is no such data set or column, or its examples differ in size.
@@ -83,13 +82,12 @@ class HuggingFaceData(DataModule):
             data_seed=data_seed,
             divide_by=divide_by,
             workers=workers,
+            valid_fraction=valid_fraction,
+            test_fraction=test_fraction,
         )
-        check_fractions(valid_fraction, test_fraction)
         self.dataset = dataset
         self.column = column
         self.label = label
-        self.valid_fraction = valid_fraction
-        self.test_fraction = test_fraction
 
     def read(self) -> Splits:
         dataset = _from_disk(self.dataset) if isinstance(self.dataset, (str, Path)) else self.dataset
@@ -108,7 +106,6 @@ class HuggingFaceData(DataModule):
                 labels[name] = np.asarray(found[self.label])
         if "train" not in parts:
             raise InputError(f"dataset must have a split train, got {', '.join(given)}")
-        parts, labels = hold_out(parts, labels, self.valid_fraction, self.test_fraction, self.data_seed)
         return Splits(**parts, labels=labels)
 
 

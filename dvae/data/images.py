@@ -13,7 +13,6 @@ from torch import Tensor
 
 from dvae.data.arrays import SPLITS, Splits, check_count, reason_of
 from dvae.data.module import DataModule
-from dvae.data.splitting import check_fractions, hold_out
 from dvae.data.stores import Store
 from dvae.errors import InputError
 
@@ -103,8 +102,8 @@ class ImageFolder(DataModule):
         random_crop: cut training images at a random place; else, and in evaluations, out of the middle.
         flip: mirror every other training image, left to right.
         in_memory: decode all images at once and keep them; else they are decoded as they are needed.
-        valid_fraction, test_fraction: shares of the training set that become further splits, drawn by ``data_seed``, in (0, 1).
-        batch_size, eval_batch_size, dynamic, drop_last, seed, data_seed, divide_by, workers: see :class:`DataModule`.
+        valid_fraction, test_fraction, batch_size, eval_batch_size, dynamic, drop_last, seed, data_seed, divide_by,
+            workers: see :class:`DataModule`.
 
     Raises:
         InputError: there are no images, one cannot be read, or an argument is out of its range.
@@ -139,16 +138,15 @@ class ImageFolder(DataModule):
             data_seed=data_seed,
             divide_by=divide_by,
             workers=0 if in_memory else workers,
+            valid_fraction=valid_fraction,
+            test_fraction=test_fraction,
         )
         check_count("size", size)
         if channels not in (1, 3):
             raise InputError(f"channels must be 1 or 3, got {channels}")
-        check_fractions(valid_fraction, test_fraction)
         self.path = Path(path)
         self.size = size
         self.channels = channels
-        self.valid_fraction = valid_fraction
-        self.test_fraction = test_fraction
         self._options = {"random_crop": random_crop, "flip": flip, "in_memory": in_memory}
 
     def read(self) -> Splits:
@@ -164,7 +162,6 @@ class ImageFolder(DataModule):
                 files, classes = _images_in(folder)
                 parts[name] = ImageStore(files, self.size, self.channels, **self._options)
                 labels |= {} if classes is None else {name: classes}
-        parts, labels = hold_out(parts, labels, self.valid_fraction, self.test_fraction, self.data_seed)
         return Splits(**parts, labels=labels)
 
 

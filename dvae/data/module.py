@@ -73,6 +73,7 @@ class DataModule(Configurable, pl.LightningDataModule):
             such as (32, 32, 3), are turned.
         divide_by: what all values are divided by as batches are cut: 255 makes grey levels in [0, 1] of bytes.
         workers: threads that read training batches ahead, where they come from files.
+        valid_fraction, test_fraction: shares of the training set that become further splits, drawn by ``data_seed``, in (0, 1).
 
     Raises:
         InputError: an argument is out of its range; or, when the data are read, they cannot be, or are not as above.
@@ -90,6 +91,8 @@ class DataModule(Configurable, pl.LightningDataModule):
         image_shape: Sequence[int] | None = None,
         divide_by: float = 1.0,
         workers: int = 0,
+        valid_fraction: float | None = None,
+        test_fraction: float | None = None,
     ) -> None:
         super().__init__()
         check_count("batch_size", batch_size)
@@ -97,6 +100,7 @@ class DataModule(Configurable, pl.LightningDataModule):
         check_seed("seed", seed)
         check_seed("data_seed", data_seed)
         check_seed("workers", workers)
+        check_fractions(valid_fraction, test_fraction)
         if not divide_by > 0:
             raise InputError(f"divide_by must be positive, got {divide_by}")
         self.batch_size = batch_size
@@ -107,6 +111,8 @@ class DataModule(Configurable, pl.LightningDataModule):
         self.data_seed = data_seed
         self.divide_by = divide_by
         self.workers = workers
+        self.valid_fraction = valid_fraction
+        self.test_fraction = test_fraction
         self._given_shape = None if image_shape is None else check_shape(image_shape)
 
     def read(self) -> Splits:
@@ -123,6 +129,7 @@ class DataModule(Configurable, pl.LightningDataModule):
         given = {name: part for name, part in zip(SPLITS, splits[:3], strict=True) if part is not None}
         if "train" not in given:
             raise InputError("train must be given, got None")
+        given, given_labels = hold_out(given, splits.labels or {}, self.valid_fraction, self.test_fraction, self.data_seed)
         parts = {name: part if isinstance(part, Store) else _held(compact(part, name)) for name, part in given.items()}
         pixels = {name: prod(part.shape) for name, part in parts.items()}
         if len(set(pixels.values())) > 1:
@@ -130,7 +137,7 @@ class DataModule(Configurable, pl.LightningDataModule):
         shape, channels_last = layout(parts["train"].shape, self._given_shape)
         if shape is not None and prod(shape) != pixels["train"]:
             raise InputError(f"image_shape must have {pixels['train']} pixels, got {shape}")
-        labels = {name: label_tensor(own, name, len(parts[name])) for name, own in (splits.labels or {}).items() if name in parts}
+        labels = {name: label_tensor(own, name, len(parts[name])) for name, own in given_labels.items() if name in parts}
         if channels_last or self.divide_by != 1:
             parts = {name: Changed(part, self.divide_by, channels_last) for name, part in parts.items()}
         if self.dynamic:
@@ -326,10 +333,10 @@ class ArrayData(DataModule):
             ``.npz`` file's, if any. They are not trained on, and go with the codes.
         in_memory: whether files are read at once. Otherwise, for sets larger than memory, every batch is read as it is needed, from
             ``.npy`` or from ``.npz`` that is not compressed.
-        valid_fraction, test_fraction: shares of the training set that become further splits, drawn by ``data_seed``, in (0, 1).
         packed_size: number of pixels D where the arrays are packed bits, uint8 [N, ceil(D / 8)], as
             ``numpy.packbits(..., axis=1)`` makes them.
-        batch_size, eval_batch_size, dynamic, drop_last, seed, data_seed, image_shape, divide_by, workers: see :class:`DataModule`.
+        batch_size, eval_batch_size, dynamic, drop_last, seed, data_seed, image_shape, divide_by, workers, valid_fraction,
+            test_fraction: see :class:`DataModule`.
 
     Raises:
         InputError: a file cannot be read, values are not finite, shapes do not fit, or an argument is out of its range.
@@ -366,14 +373,13 @@ class ArrayData(DataModule):
             image_shape=image_shape,
             divide_by=divide_by,
             workers=workers,
+            valid_fraction=valid_fraction,
+            test_fraction=test_fraction,
         )
-        check_fractions(valid_fraction, test_fraction)
         if packed_size is not None:
             check_count("packed_size", packed_size)
             if not in_memory:
                 raise InputError("packed_size must be None where in_memory is False: packed bits are unpacked at once")
-        self.valid_fraction = valid_fraction
-        self.test_fraction = test_fraction
         self.packed_size = packed_size
         self._in_memory = in_memory
         self._sources = {"train": train, "valid": valid, "test": test}
@@ -386,7 +392,6 @@ class ArrayData(DataModule):
             labels = dict(self._labels) if isinstance(self._labels, Mapping) else {"train": self._labels}
             if unknown := set(labels) - set(parts):
                 raise InputError(f"labels must be of splits that there are, {', '.join(parts)}, got {', '.join(sorted(unknown))}")
-        parts, labels = hold_out(parts, labels, self.valid_fraction, self.test_fraction, self.data_seed)
         return Splits(**parts, labels=labels)
 
     def _arrays(self) -> tuple[dict[str, Any], dict[str, Any]]:

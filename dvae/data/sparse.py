@@ -11,7 +11,6 @@ from torch import Tensor
 
 from dvae.data.arrays import Splits, arrays_in, check_file, reason_of
 from dvae.data.module import DataModule
-from dvae.data.splitting import check_fractions, hold_out
 from dvae.data.stores import Store
 from dvae.errors import InputError
 
@@ -48,8 +47,7 @@ class SparseCounts(DataModule):
         train: a ``.npz`` file that ``scipy.sparse.save_npz`` wrote, or a scipy matrix.
         valid, test: likewise.
         labels: a ``.npy`` file of whole numbers [N] of the training set, or these.
-        valid_fraction, test_fraction: shares of the training set that become further splits, drawn by ``data_seed``, in (0, 1).
-        batch_size, eval_batch_size, drop_last, seed, data_seed: see :class:`DataModule`.
+        valid_fraction, test_fraction, batch_size, eval_batch_size, drop_last, seed, data_seed: see :class:`DataModule`.
 
     Raises:
         InputError: scipy is not installed, a file cannot be read, or holds no finite numbers.
@@ -73,18 +71,20 @@ class SparseCounts(DataModule):
         data_seed: int = 0,
     ) -> None:
         super().__init__(
-            batch_size=batch_size, eval_batch_size=eval_batch_size, drop_last=drop_last, seed=seed, data_seed=data_seed
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            drop_last=drop_last,
+            seed=seed,
+            data_seed=data_seed,
+            valid_fraction=valid_fraction,
+            test_fraction=test_fraction,
         )
-        check_fractions(valid_fraction, test_fraction)
-        self.valid_fraction = valid_fraction
-        self.test_fraction = test_fraction
         self._sources = {"train": train, "valid": valid, "test": test}
         self._labels = labels
 
     def read(self) -> Splits:
         parts: dict[str, Any] = {name: _store(own, name) for name, own in self._sources.items() if own is not None}
         labels = {} if self._labels is None else {"train": _labels(self._labels)}
-        parts, labels = hold_out(parts, labels, self.valid_fraction, self.test_fraction, self.data_seed)
         return Splits(**parts, labels=labels)
 
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from dvae.data.arrays import Splits, check_file, reason_of
 from dvae.data.module import DataModule
-from dvae.data.splitting import check_fractions, hold_out
 from dvae.errors import InputError
 
 __all__ = ["Table"]
@@ -27,8 +26,7 @@ class Table(DataModule):
         valid, test: likewise.
         columns: names of those that are x; by default all that hold numbers, but the label's.
         label: name of a column of whole numbers or of text, whose values become labels in their sorted order.
-        valid_fraction, test_fraction: shares of the training set that become further splits, drawn by ``data_seed``, in (0, 1).
-        batch_size, eval_batch_size, drop_last, seed, data_seed: see :class:`DataModule`.
+        valid_fraction, test_fraction, batch_size, eval_batch_size, drop_last, seed, data_seed: see :class:`DataModule`.
 
     Attributes:
         names: of the columns that are x, in their order.
@@ -58,13 +56,16 @@ class Table(DataModule):
         data_seed: int = 0,
     ) -> None:
         super().__init__(
-            batch_size=batch_size, eval_batch_size=eval_batch_size, drop_last=drop_last, seed=seed, data_seed=data_seed
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            drop_last=drop_last,
+            seed=seed,
+            data_seed=data_seed,
+            valid_fraction=valid_fraction,
+            test_fraction=test_fraction,
         )
-        check_fractions(valid_fraction, test_fraction)
         self.columns = columns
         self.label = label
-        self.valid_fraction = valid_fraction
-        self.test_fraction = test_fraction
         self._sources = {"train": train, "valid": valid, "test": test}
 
     def read(self) -> Splits:
@@ -82,7 +83,6 @@ class Table(DataModule):
                 if unknown := set(values.tolist()) - set(known.tolist()):
                     raise InputError(f"{name}: column {self.label} must have the training set's values, got {sorted(unknown)[:3]}")
                 labels[name] = np.searchsorted(known, values)
-        parts, labels = hold_out(parts, labels, self.valid_fraction, self.test_fraction, self.data_seed)
         return Splits(**parts, labels=labels)
 
     def _values(self, table: Any, name: str) -> np.ndarray:

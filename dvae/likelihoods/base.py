@@ -67,9 +67,7 @@ class Likelihood(Module):
 
     def check(self, x: Tensor) -> None:
         """An InputError where x has values that are outside the range, or no integers where :attr:`whole` asks for them."""
-        if not self._in_range(x):
-            low, high = x.aminmax()
-            raise InputError(f"x must hold {self._values}, got values from {low.item():g} to {high.item():g}")
+        self._require_range(x, self._values)
         if self.whole and not _are_integers(x):
             example = x[x != x.floor()][0].item()
             raise InputError(f"x must hold {self._values}, got {example:g} among others")
@@ -77,6 +75,11 @@ class Likelihood(Module):
     def covers(self, x: Tensor) -> bool:
         """Whether the distribution is normalised over values such as x's, so that the ELBO is a bound on log p(x)."""
         return self._in_range(x) and (not self.whole or _are_integers(x))
+
+    def _require_range(self, x: Tensor, values: str) -> None:
+        if not self._in_range(x):
+            low, high = x.aminmax()
+            raise InputError(f"x must hold {values}, got values from {low.item():g} to {high.item():g}")
 
     @property
     def _values(self) -> str:

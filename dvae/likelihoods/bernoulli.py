@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.distributions import Bernoulli as BernoulliDistribution
 from torch.distributions import ContinuousBernoulli as ContinuousBernoulliDistribution
 
-from dvae.errors import InputError
 from dvae.likelihoods.base import Likelihood, tilt_of
 from dvae.objectives import bernoulli_log_likelihood
 
@@ -46,9 +45,7 @@ class Bernoulli(Likelihood):
 
     def check(self, x: Tensor) -> None:
         """An InputError where x has values outside [0, 1]; grey levels are taken."""
-        if not self._in_range(x):
-            low, high = x.aminmax()
-            raise InputError(f"x must hold values in [0, 1], got values from {low.item():g} to {high.item():g}")
+        self._require_range(x, "values in [0, 1]")
 
 
 class ContinuousBernoulli(Likelihood):

@@ -39,3 +39,20 @@ def test_ctrl_c_while_a_command_is_imported_is_no_traceback():
 def test_it_runs_as_a_module():
     result = subprocess.run([sys.executable, "-m", "dvae.cli", "--version"], capture_output=True, text=True, check=True)
     assert result.stdout.startswith("dvae ")
+
+
+def test_a_warning_of_the_package_is_a_sentence_and_others_stay_as_they_are():
+    import os
+    import warnings
+
+    from dvae.cli.arguments import quiet_lightning
+
+    before = warnings.formatwarning
+    try:
+        with warnings.catch_warnings():
+            quiet_lightning()
+        own = os.path.join("somewhere", "dvae", "training", "module.py")
+        assert warnings.formatwarning("grey levels", UserWarning, own, 3) == "dvae: warning: grey levels\n"
+        assert warnings.formatwarning("old", DeprecationWarning, "their.py", 3) == before("old", DeprecationWarning, "their.py", 3)
+    finally:
+        warnings.formatwarning = before

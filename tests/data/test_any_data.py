@@ -381,6 +381,11 @@ def test_pieces_do_not_depend_on_the_batches_they_come_in():
         assert torch.equal(torch.cat([piece.x for piece in pieces]), x)
 
 
+def test_a_generator_which_would_lose_its_first_batch_is_refused():
+    with pytest.raises(InputError, match="data must be gone through more than once, got generator"):
+        dvae.evaluate(small(), (x for x in bits(20).split(5)), num_samples=1)
+
+
 def test_channels_behind_are_turned():
     image = np.random.default_rng(0).random((5, 6, 7, 3)).astype(np.float32)
     data = ArrayData(image)
