@@ -41,7 +41,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dvae import data, estimators, lab, latents, likelihoods, models, networks, priors, training
+    from dvae import data, estimators, lab, latents, likelihoods, models, networks, priors, rl, training
     from dvae.config import Module
     from dvae.errors import InputError, NonFiniteError
     from dvae.estimators import Estimate, GradientEstimator
@@ -69,7 +69,7 @@ _HOMES = {
     "init_from": "dvae.training.checkpoints",
     "replicate": "dvae.training.sweep",
 }
-_PACKAGES = ("data", "estimators", "lab", "latents", "likelihoods", "models", "networks", "priors", "training")
+_PACKAGES = ("data", "estimators", "lab", "latents", "likelihoods", "models", "networks", "priors", "rl", "training")
 
 __all__ = [
     "VAE",
@@ -92,6 +92,7 @@ __all__ = [
     "networks",
     "priors",
     "replicate",
+    "rl",
     "training",
 ]
 

@@ -268,6 +268,59 @@ class GradientEstimator(Module, Generic[Q]):
             self.update(draw)
         return grad if latent.logits.dim() == grad.dim() else grad.mean(0)
 
+    def given(
+        self,
+        q: Latent | Distribution,
+        b: Tensor,
+        value: Tensor,
+        context: Tensor | None = None,
+        *,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        r"""The gradient, of the logits' shape, where f was evaluated elsewhere and cannot be asked again: a reward, a measurement.
+
+        The relaxed sample of control variates is drawn given the hard one, :math:`z \sim p(z | b)`: together they are distributed as
+        if z had been drawn first. So phi may also be trained on b that were drawn from an earlier q.
+
+        Arguments:
+            q: the distribution that b was drawn from, logits [B, D].
+            b: the samples, [K, B, D], or [B, D] of an estimator with one sample.
+            value: f(b), [K, B] or [B] as b.
+            context: as in :meth:`estimate`.
+            noise: [num_noise, K, B, D], uniform; drawn from ``generator`` where it is None.
+
+        Raises:
+            InputError: the estimator asks for f at another sample, or for its derivative; or as in :meth:`estimate`.
+
+        Example: a bandit that tells the reward of the arm that was pulled.
+
+            >>> q = dvae.latents.Categorical(torch.zeros(100_000, 1, 3))
+            >>> arm = q.sample()
+            >>> reward = q.code(arm).squeeze(-1) == 2
+            >>> dvae.estimators.REINFORCE().given(q, arm, reward).mean(0).allclose(torch.tensor([-1, -1, 2]) / 9, atol=0.02)
+            True
+        """
+        self.require_given()
+        latent: Latent = self._supported(q).detach()
+        b, value = (b[None], value[None]) if b.dim() == latent.mode().dim() else (b, value)
+        if noise is None:
+            noise = latent.noise(self.num_noise, self.num_samples, generator=generator)
+        if b.shape != noise.shape[1:] or value.shape != b.shape[: 1 + len(latent.batch_shape)]:
+            raise InputError(
+                f"b must be samples {tuple(noise.shape[1:])} and value one number for each, "
+                f"got {tuple(b.shape)} and {tuple(value.shape)}"
+            )
+        self.ensure_built(latent.flat(b).shape[-1], 0 if context is None else context.shape[-1])
+        value = _floating(value, b.dtype)
+        draw = Draw(noise, latent.conditional(b, noise[0]), b, value)
+        return self.estimate(_elsewhere, latent, draw, context)
+
+    def require_given(self) -> None:
+        """An InputError where the equation needs more of f than its value at the samples drawn; see :meth:`given`."""
+        if self.differentiates or self.evaluations_per_sample != 1:
+            raise InputError(_ASKS_MORE.format(type(self).__name__))
+
     def forward(
         self,
         f: Objective,
@@ -328,6 +381,16 @@ class GradientEstimator(Module, Generic[Q]):
                 "DisARM, or RELAX with black_box=True"
             )
         self._derivative_checked = True
+
+
+_ASKS_MORE = (
+    "{} needs f at other samples than those drawn, or its derivative, but only values from outside are given: take REINFORCE, "
+    "NVIL, LOO, LAX or RELAX with black_box=True"
+)
+
+
+def _elsewhere(sample: Tensor, temperature: Tensor | None = None) -> Tensor:
+    raise InputError(_ASKS_MORE.format("the estimator"))
 
 
 def _frozen(f: Objective, value: Tensor) -> Objective:

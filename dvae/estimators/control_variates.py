@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from dvae.config import Module, import_class, instantiate
 from dvae.latents import Latent
 
-__all__ = ["controlled", "weight_penalty"]
+__all__ = ["Surrogate", "controlled", "weight_penalty"]
 
 
 # The batch size of the published runs, in whose units a weight decay is stated (see RELAX).
@@ -30,6 +35,35 @@ def controlled(q: Latent, b: Tensor, value: Tensor, control: Tensor, gradient: T
         gradient: of E[c] with respect to the logits, [K, B, D].
     """
     return q.score(b, value - control) + gradient
+
+
+class Surrogate:
+    """The network of a control variate, as it was given: made at once, or when its sizes are known.
+
+    Arguments:
+        given: a module, a config, or None for a :class:`dvae.networks.SurrogateNetwork` of ``depth`` layers of ``hidden`` units. A
+            config that does not say ``num_latents``, where its class takes it, waits for the problem's.
+    """
+
+    def __init__(self, given: nn.Module | Mapping[str, Any] | None, hidden: int, depth: int) -> None:
+        default = {"class_path": "dvae.networks.SurrogateNetwork", "init_args": {"hidden": hidden, "depth": depth}}
+        self._given = default if given is None else given
+        self.waits = isinstance(self._given, Mapping) and _leaves_sizes_open(self._given)
+
+    def made(self, **sizes: int) -> nn.Module:
+        """The network; of ``num_latents`` and ``num_context`` where it waited for them.
+
+        Raises:
+            InputError: it cannot be made so.
+        """
+        return instantiate(self._given, Module if isinstance(self._given, Mapping) else nn.Module, "network", optional=sizes)
+
+
+def _leaves_sizes_open(config: Mapping[str, Any]) -> bool:
+    path = config.get("class_path")
+    if not isinstance(path, str) or (config.get("init_args") or {}).get("num_latents") is not None:
+        return False
+    return "num_latents" in inspect.signature(import_class(path, Module, "network")).parameters
 
 
 def weight_penalty(network: nn.Module | None, weight_decay: float, num_logits: int) -> Tensor | float:

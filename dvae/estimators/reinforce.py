@@ -116,19 +116,21 @@ class NVIL(GradientEstimator[Latent]):
     .. math:: g = (f(b) - a - a_\phi(x)) \nabla \log q(b)
 
     The network is trained, as every phi here, on the variance of the gradient; the paper's squared error is the same up to the
-    weight |b - p|^2.
+    weight |b - p|^2. Without the moving average a it is a baseline of the context alone that is best for the variance.
 
     Requires: f's values. Cost: one evaluation of f per sample. When: f can be evaluated only once for each example.
 
     Arguments:
-        hidden: widths of the baseline network's tanh layers.
+        hidden: widths of the baseline network's layers.
+        activation: of them, see :class:`dvae.networks.MLP`.
         variance_normalization: divide the signal by max(1, its running standard deviation), as the paper does. That scales the
             gradient, so its expectation is no longer the gradient's but a positive multiple.
         decay: of the moving averages, in [0, 1).
+        moving_average: whether there is an a.
         num_samples: K, samples per example.
 
     Raises:
-        InputError: an argument is outside its range.
+        InputError: an argument is outside its range, or variance normalization is asked for without a moving average.
 
     References:
         Mnih & Gregor, *Neural Variational Inference and Learning in Belief Networks*, 2014. https://arxiv.org/abs/1402.0030
@@ -147,32 +149,37 @@ class NVIL(GradientEstimator[Latent]):
         self,
         hidden: Sequence[int] = (100,),
         *,
+        activation: str = "tanh",
         variance_normalization: bool = False,
         decay: float = 0.9,
+        moving_average: bool = True,
         num_samples: int = 1,
     ) -> None:
         super().__init__(num_samples)
-        self.hidden = list(hidden)
+        if variance_normalization and not moving_average:
+            raise InputError("variance_normalization needs the moving average of f, got moving_average=False")
+        self.hidden, self.activation = list(hidden), activation
         self.network: MLP | None = None
-        self.mean = _MovingAverage(decay)
+        self.mean = _MovingAverage(decay) if moving_average else None
         self.square = _MovingAverage(decay) if variance_normalization else None
         if variance_normalization:
             self.unbiased = False
 
     def build(self, num_latents: int, num_context: int) -> None:
         # Without a context there is nothing for a network to look at: the moving average is the baseline.
-        self.network = MLP(num_context, 1, self.hidden, output_scale=0.0) if num_context else None
+        self.network = MLP(num_context, 1, self.hidden, self.activation, output_scale=0.0) if num_context else None
 
     def gradient(self, f: Objective, q: Latent, draw: Draw, context: Tensor | None) -> Tensor:
-        signal = draw.value - self.mean()
+        signal = draw.value if self.mean is None else draw.value - self.mean()
         if self.network is not None and context is not None:
             signal = signal - self.network(context).squeeze(-1)
-        if self.square is not None:
+        if self.square is not None and self.mean is not None:
             signal = signal / (self.square() - self.mean().square()).clamp(min=1.0).sqrt()
         return q.score(draw.b, signal)
 
     def update(self, draw: Draw) -> None:
-        self.mean.update(draw.value)
+        if self.mean is not None:
+            self.mean.update(draw.value)
         if self.square is not None:
             self.square.update(draw.value.square())
 

@@ -8,12 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dvae.config import Module, instantiate
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective, value_and_derivative
-from dvae.estimators.control_variates import controlled, weight_penalty
+from dvae.estimators.control_variates import Surrogate, controlled, weight_penalty
 from dvae.latents import Bernoulli, Categorical, Discrete
-from dvae.networks import SurrogateNetwork
 
 __all__ = ["REBAR", "RELAX"]
 
@@ -104,7 +102,8 @@ class RELAX(REBAR):
     Arguments:
         black_box: c = r alone, for an f without a derivative.
         network: r, a module ``(flat z [*, B, D], context [*, B, C] or None) -> [*, B]``, or its config; by default a
-            :class:`dvae.networks.SurrogateNetwork` of ``depth`` hidden ReLU layers of ``hidden`` units.
+            :class:`dvae.networks.SurrogateNetwork` of ``depth`` hidden ReLU layers of ``hidden`` units. A config may leave
+            ``num_latents`` and ``num_context`` open.
         weight_decay: of r's weights, in the units of the paper's code, which squares the gradient of the mean over a batch of 24
             and averages over batch and latents; here it is multiplied by 24^2 D to weigh the same against the sum over latents.
         temperature, eta, coupled, num_samples: as in :class:`REBAR`.
@@ -152,14 +151,13 @@ class RELAX(REBAR):
             self.evaluations_per_sample = 1
             self.differentiates = False
             del self.log_temperature  # r takes z as it is: there is no relaxation to tune
-        self.hidden = hidden
-        self.depth = depth
         self.weight_decay = weight_decay
-        self.network: nn.Module | None = None if network is None else instantiate(network, Module, "network")
+        self._surrogate = Surrogate(network, hidden, depth)
+        self.network: nn.Module | None = None if self._surrogate.waits else self._surrogate.made()
 
     def build(self, num_latents: int, num_context: int) -> None:
         if self.network is None:
-            self.network = SurrogateNetwork(num_latents, num_context, hidden=self.hidden, depth=self.depth)
+            self.network = self._surrogate.made(num_latents=num_latents, num_context=num_context)
 
     def control_variate(self, f: Objective, q: Discrete, z: Tensor, context: Tensor | None) -> Tensor:
         assert self.network is not None

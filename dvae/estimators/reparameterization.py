@@ -6,12 +6,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dvae.config import Module, instantiate
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective, value_and_derivative
-from dvae.estimators.control_variates import controlled, weight_penalty
+from dvae.estimators.control_variates import Surrogate, controlled, weight_penalty
 from dvae.latents import Gaussian
-from dvae.networks import SurrogateNetwork
 
 __all__ = ["LAX", "Reparameterization"]
 
@@ -57,7 +55,8 @@ class LAX(GradientEstimator[Gaussian]):
 
     Arguments:
         network: c, a module ``(b [*, B, D], context [*, B, C] or None) -> [*, B]``, or its config; by default a
-            :class:`dvae.networks.SurrogateNetwork` of ``depth`` hidden ReLU layers of ``hidden`` units.
+            :class:`dvae.networks.SurrogateNetwork` of ``depth`` hidden ReLU layers of ``hidden`` units. A config may leave
+            ``num_latents`` and ``num_context`` open.
         weight_decay: as in :class:`dvae.estimators.RELAX`.
         num_samples: K, samples per example.
 
@@ -93,13 +92,13 @@ class LAX(GradientEstimator[Gaussian]):
             raise InputError(f"hidden and depth must be at least 1, got {hidden} and {depth}")
         if weight_decay < 0:
             raise InputError(f"weight_decay must not be negative, got {weight_decay}")
-        self.hidden, self.depth = hidden, depth
         self.weight_decay = weight_decay
-        self.network: Any = None if network is None else instantiate(network, Module, "network")
+        self._surrogate = Surrogate(network, hidden, depth)
+        self.network: Any = None if self._surrogate.waits else self._surrogate.made()
 
     def build(self, num_latents: int, num_context: int) -> None:
         if self.network is None:
-            self.network = SurrogateNetwork(num_latents, num_context, hidden=self.hidden, depth=self.depth)
+            self.network = self._surrogate.made(num_latents=num_latents, num_context=num_context)
 
     def gradient(self, f: Objective, q: Gaussian, draw: Draw, context: Tensor | None) -> Tensor:
         control, derivative = value_and_derivative(lambda b: self.network(b, context), draw.b)

@@ -111,6 +111,10 @@ class Latent:
         """The sample that f is differentiated at: relaxed at a temperature; z itself for continuous latents."""
         return z
 
+    def conditional(self, b: Tensor, v: Tensor) -> Tensor:
+        r"""A relaxed sample given the hard one, :math:`\tilde z \sim p(z | b)`, from uniform noise v; continuous b is its own."""
+        return b
+
     # Facts
 
     @property
