@@ -280,7 +280,7 @@ class GradientEstimator(Module, Generic[Q]):
     ) -> Tensor:
         r"""The gradient, of the logits' shape, where f was evaluated elsewhere and cannot be asked again: a reward, a measurement.
 
-        The relaxed sample of control variates is drawn given the hard one, :math:`z \sim p(z | b)`: together they are distributed as
+        The relaxed sample of control variates is drawn given the hard one, :math:`z \sim p(z | b)`: both are distributed as
         if z had been drawn first. So phi may also be trained on b that were drawn from an earlier q.
 
         Arguments:

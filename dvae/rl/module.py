@@ -300,7 +300,7 @@ class PolicyGradient(Configurable, pl.LightningModule):
         if self.credit == "returns" and not rollout.whole.all():
             raise InputError("credit='returns' needs whole episodes, got a fixed num_steps: leave it out, or take credit='gae'")
         part = rollout.padded() if rollout.whole.all() else rollout
-        together, noise = self._together(), self._update_noise(part, 0)
+        together, noise = self._together(), self.update_noise(part, 0)
         values = together.values(part.observation)
         next_values = values if self.credit == "returns" else together.values(part.next_observation)
         credit = credited(
@@ -321,7 +321,8 @@ class PolicyGradient(Configurable, pl.LightningModule):
         self._count(rollout)
         self._log(metrics)
 
-    def _update_noise(self, rollout: Rollout, fit: int) -> Tensor:
+    def update_noise(self, rollout: Rollout, fit: int) -> Tensor:
+        """Uniform noise of an update of the current iteration, [R, num_noise, 1, T N, *sample]; of each of its fits."""
         estimator, (_, num_steps, num_envs, *sample) = self.agents.estimator, rollout.action.shape
         return self._noise(_UPDATE, (estimator.num_noise, 1, num_steps * num_envs, *sample), fit)
 
@@ -363,7 +364,7 @@ class PolicyGradient(Configurable, pl.LightningModule):
         self.replay.add(rollout, credit)
         for fit in range(1, self.phi_steps if any(True for _ in self.agents.estimator.parameters()) else 0):
             old, old_credit = self.replay.draw(self.seed, self.iteration, fit)
-            together.phi(old, old_credit, together.values(old.observation), self._update_noise(old, fit))
+            together.phi(old, old_credit, together.values(old.observation), self.update_noise(old, fit))
             optimizer.step()
 
     # Episodes
