@@ -90,10 +90,16 @@ class Rollouts(Configurable, pl.LightningDataModule):
         """One rollout with the model's policies as they are."""
         if self._environments is None:
             self._environments = self.environments([model.seed + index for index in range(model.num_seeds)])
+            self._environments.restart()
             if self._state:
                 self._environments.restore(self._state)
                 self._state = {}
         return collect(self._environments, model.act, model.num_seeds, self.num_steps)
+
+    def setup(self, stage: str) -> None:
+        """Begin anew; a checkpoint's state comes after this."""
+        if stage == "fit":
+            self._state = {}
 
     def train_dataloader(self) -> _Loader:
         return _Loader(self)

@@ -168,6 +168,9 @@ class PolicyGradient(Configurable, pl.LightningModule):
         self.episodes: list[list[tuple[float, int]]] = [[] for _ in range(num_seeds)]
         self.num_steps = [0] * num_seeds
         self.solved: list[tuple[int, int] | None] = [None] * num_seeds  # after how many episodes, and steps
+        # Of each update but the first, [R]; see _measure_variance.
+        self.gradient_variance: list[Tensor] = []
+        self._last_gradient: Tensor | None = None
         self._acting: Any = None
         self._functions: Together | None = None
         if num_observations is not None and latent is not None and num_latents is not None:
@@ -309,6 +312,7 @@ class PolicyGradient(Configurable, pl.LightningModule):
         before = [parameter.detach().clone() for parameter in self.agents.policy.parameters()]
         logits = None if self.kl_limit is None else together.logits(part.observation)
         metrics = together.joint(part, credit, values, noise, self.entropy_bonus)
+        self._measure_variance()
         self._clip()
         optimizer: Any = self.optimizers()
         optimizer.step()
@@ -325,6 +329,13 @@ class PolicyGradient(Configurable, pl.LightningModule):
         """Uniform noise of an update of the current iteration, [R, num_noise, 1, T N, *sample]; of each of its fits."""
         estimator, (_, num_steps, num_envs, *sample) = self.agents.estimator, rollout.action.shape
         return self._noise(_UPDATE, (estimator.num_noise, 1, num_steps * num_envs, *sample), fit)
+
+    def _measure_variance(self) -> None:
+        r"""Trace of the covariance of the policy's gradient, from two in a row: :math:`E|g - g'|^2 / 2`, as it hardly moves."""
+        gradient = torch.cat([own.grad.flatten(1) for own in self.agents.policy.parameters() if own.grad is not None], 1)
+        if self._last_gradient is not None:
+            self.gradient_variance.append(0.5 * (gradient - self._last_gradient).square().sum(1))
+        self._last_gradient = gradient
 
     def _clip(self) -> None:
         if self.gradient_clip_norm is None:
@@ -405,6 +416,8 @@ class PolicyGradient(Configurable, pl.LightningModule):
             self.log_dict({f"train/reward/{index}": reward for index, reward in enumerate(rewards)})
         self.log("train/environment_steps", float(sum(self.num_steps)) / self.num_seeds)
         self.log("train/episodes", float(sum(map(len, self.episodes))) / self.num_seeds)
+        if self.gradient_variance:
+            metrics = {**metrics, "gradient_variance": self.gradient_variance[-1]}
         self.log_dict({f"train/{name}": values.mean() for name, values in metrics.items()})
 
     # Checkpoints
@@ -420,6 +433,8 @@ class PolicyGradient(Configurable, pl.LightningModule):
             "num_steps": list(self.num_steps),
             "solved": [None if own is None else list(own) for own in self.solved],
             "replay": self.replay.state(),
+            "gradient_variance": torch.stack(self.gradient_variance) if self.gradient_variance else None,
+            "last_gradient": self._last_gradient,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -431,6 +446,9 @@ class PolicyGradient(Configurable, pl.LightningModule):
         self.num_steps = list(saved["num_steps"])
         self.solved = [None if own is None else (own[0], own[1]) for own in saved["solved"]]
         self.replay.restore(saved["replay"])
+        variances = saved.get("gradient_variance")
+        self.gradient_variance = [] if variances is None else list(variances.unbind())
+        self._last_gradient = saved.get("last_gradient")
 
 
 def _own(given: Any, base: type[Any], name: str, sizes: Mapping[str, int]) -> Any:

@@ -101,8 +101,8 @@ class TabularProcess(NamedTuple):
         return torch.stack(values[::-1]), torch.stack(actions[::-1])
 
     def visits(self, probs: Tensor, num_steps: int) -> Tensor:
-        """Expected number of real steps at each (time, state) within so many steps of one environment, a dummy after each episode."""
-        now, dummy = torch.zeros(_HORIZON, _NUM_STATES, dtype=torch.float64), 0.0
+        """Expected number of real steps at each (time, state) in so many of an environment, with a dummy after each episode."""
+        now, dummy = torch.zeros(_HORIZON, _NUM_STATES, dtype=torch.float64), self.start.new_zeros(())
         now[0] = self.start
         total = torch.zeros_like(now)
         for _ in range(num_steps):
@@ -168,6 +168,8 @@ def vector_environment(process: TabularProcess, num_envs: int, continuous: bool)
 
 class _Tabular(nn.Module):
     """V as a table over one-hot observations, which is not trained."""
+
+    table: Tensor
 
     def __init__(self, table: Tensor) -> None:
         super().__init__()
@@ -247,8 +249,12 @@ def certify_policy(
 def _linear(weights: Tensor) -> nn.Module:
     policy = Linear(weights.shape[1], weights.shape[0])
     with torch.no_grad():
-        policy.layers[0].weight.copy_(weights)
+        _weights(policy).copy_(weights)
     return policy
+
+
+def _weights(policy: nn.Module) -> nn.Parameter:
+    return next(policy.parameters())
 
 
 def _probabilities(weights: Tensor, num_actions: int, continuous: bool) -> Tensor:
@@ -296,5 +302,6 @@ def _gradient(model: PolicyGradient, together: Together, rollout: Any) -> Tensor
     given = (rollout.reward, values, next_values, rollout.terminated, rollout.ended)
     credit = credited(model.credit, *given, model.discount, model.gae_lambda)
     together.joint(rollout, credit, values, model.update_noise(rollout, 0), 0.0)
-    weight = model.agents.policy.layers[0].weight
-    return -weight.grad.double()
+    gradient = _weights(model.agents.policy).grad
+    assert gradient is not None
+    return -gradient.double()
