@@ -6,6 +6,7 @@ Shapes are written for Bernoulli latents, [*, B, D]; where another family has mo
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import weakref
 from collections.abc import Callable, Iterator
@@ -333,7 +334,8 @@ class GradientEstimator(Module, Generic[Q]):
         """Estimate d E_q[f] / d logits.
 
         Arguments:
-            f: the objective. Trainable parameters that it uses must be its own: then f is an ``nn.Module``, which can be frozen.
+            f: the objective. Trainable parameters that it uses must be its own: then f is an ``nn.Module``, which can be frozen, or
+                a ``functools.partial`` of one, with arguments of the batch.
             q: the latent distribution, logits [B, D], or [D] for a single example without a dimension of its own; one of
                 ``torch.distributions`` becomes that of :func:`dvae.latents.of`.
             context: [B, C], for control variates that look at the input.
@@ -397,14 +399,18 @@ def _frozen(f: Objective, value: Tensor) -> Objective:
     """f on detached theta, with an optional temperature argument."""
     if hasattr(f, "frozen"):
         return f.frozen()
-    takes_temperature = _takes_temperature(f.forward if isinstance(f, nn.Module) else f)
+    takes_temperature = _takes_temperature(f)
     if isinstance(f, nn.Module):
         f = frozen(f)
+    elif isinstance(f, functools.partial) and isinstance(f.func, nn.Module):
+        bound = {name: _detached(value) for name, value in f.keywords.items()}
+        f = functools.partial(frozen(f.func), *map(_detached, f.args), **bound)
     elif value.requires_grad:
         raise InputError(
             "f depends on trainable parameters, so it must be an nn.Module that owns them, got a plain function, which cannot be "
             "frozen: its parameters would leak into the gradient's variance. Write class F(nn.Module) with the parameters, or the "
             "modules that hold them, as attributes (self.decoder = decoder) and your function as its forward(self, b), and pass F()"
+            ", or functools.partial(F(), x=x) with what belongs to the batch"
         )
 
     def plain(sample: Tensor, temperature: Tensor | None = None) -> Tensor:
@@ -418,5 +424,11 @@ def _floating(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value if value.is_floating_point() else value.to(dtype)
 
 
+def _detached(bound: Any) -> Any:
+    """What is bound to f may have a graph to theta too, as what a batch was encoded to."""
+    return bound.detach() if isinstance(bound, Tensor) else bound
+
+
 def _takes_temperature(f: Callable[..., Tensor]) -> bool:
-    return "temperature" in inspect.signature(f).parameters
+    called = f.func if isinstance(f, functools.partial) else f
+    return "temperature" in inspect.signature(called.forward if isinstance(called, nn.Module) else called).parameters

@@ -1,6 +1,7 @@
 """Estimators by themselves: what q and f may be, and what a user's own loop is told."""
 
 import copy
+import functools
 
 import pytest
 import pytorch_lightning as pl
@@ -159,6 +160,40 @@ def test_a_closure_over_trainable_parameters_is_told_how_to_be_a_module(name):
             return self.decoder(family.flat(b)).squeeze(-1)
 
     assert estimator(F(), q).value.requires_grad
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_a_module_may_be_given_with_a_batchs_arguments_bound(name):
+    """One backward trains the module and what the batch was encoded to, as if both were attributes of a module f."""
+    family = CATALOGUE[name]().latents[0]
+    size = num_features(family)
+    decoder, encoder, x, logits = nn.Linear(size, 4), nn.Linear(6, 4), torch.randn(5, 6), torch.randn(5, *SHAPES[family])
+
+    class F(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.decoder = decoder
+
+        def forward(self, b, target):
+            return -(self.decoder(family.flat(b)) - target).square().sum(-1)
+
+    class Whole(F):
+        def __init__(self):
+            super().__init__()
+            self.encoder = encoder
+
+        def forward(self, b):
+            return super().forward(b, self.encoder(x))
+
+    def gradients(f):
+        torch.manual_seed(1)
+        estimator, parameters = CATALOGUE[name](), [*decoder.parameters(), *encoder.parameters()]
+        leaf = logits.clone().requires_grad_()
+        loss = estimator(f, family(leaf)).loss(leaf)
+        return torch.autograd.grad(loss, [leaf, *parameters])
+
+    for bound, whole in zip(gradients(functools.partial(F(), target=encoder(x))), gradients(Whole()), strict=True):
+        torch.testing.assert_close(bound, whole)
 
 
 # Running statistics ---------------------------------------------------------------------------------------------------------
