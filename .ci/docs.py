@@ -13,7 +13,10 @@ from latex2mathml.converter import convert
 from pdoc import doc, doc_ast, docstrings, render, search
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["dvae", *(f"dvae.{name}" for name in ("cli", "config", "errors", "metrics", "noise", "objectives", "report", "testing"))]
+PAGES = [
+    "dvae",
+    *(f"dvae.{name}" for name in ("cli", "config", "errors", "metrics", "noise", "objectives", "recipes", "report", "testing")),
+]
 HIDDEN = ["!dvae.networks.dense"]  # the file; the function of that name is on its package's page
 
 # Equations

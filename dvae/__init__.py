@@ -28,6 +28,7 @@ The rooms of the house, each a chapter; a room imports from those above it alone
 - `dvae.training`: fitting: steps, checkpoints, long runs, speed, many models at once
 - `dvae.lab`: certificates, evaluation, variance, the toy problem, timing
 - `dvae.cli`: the `dvae` command
+- `dvae.recipes`: estimators on expectations that are not a VAE's, in short programs to copy
 
 On the ground floor are `dvae.config`, `dvae.errors`, `dvae.metrics`, `dvae.noise` and `dvae.objectives`; `dvae.testing` is for test
 suites.

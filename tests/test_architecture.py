@@ -28,7 +28,7 @@ FLOORS = (
     ("training", "rl"),
     ("lab",),
     ("__init__",),
-    ("cli", "testing"),
+    ("cli", "testing", "recipes"),
 )
 DATA_STANDS_ON = {"config", "errors", "noise", "files", "resources"}
 WITHOUT_LIGHTNING = {*GROUND, "latents", "networks", "likelihoods", "priors", "estimators", "models"}
