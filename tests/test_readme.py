@@ -59,7 +59,7 @@ def test_commands_run_one_after_the_other(folder, monkeypatch):
 
 
 def test_extension_recipes_are_short():
-    recipes = [program for program in programs(README) if program.startswith("# my_")]
+    recipes = [program for program in PROGRAMS if program.startswith("# my_")]
     assert len(recipes) == 4
     assert max(len(recipe.splitlines()) for recipe in recipes) < 30
 

@@ -10,7 +10,26 @@ layer) and says what can be asked of them. Evaluation, certificates and sampling
     >>> model.sample(5).shape  # pictures, from the prior
     torch.Size([5, 6])
 
-Another objective made of the same terms is a subclass that overrides `VAE.objective`.
+Another objective made of the same terms is a subclass that overrides `VAE.objective`; here a KL that is held at a capacity (Burgess
+et al. 2018):
+
+```python
+# my_models.py
+import dvae
+
+
+class Capacity(dvae.DiscreteVAE):
+    def __init__(self, capacity: float = 25.0, **kwargs):
+        super().__init__(**kwargs)
+        self.capacity = capacity
+
+    def objective(self, terms):
+        return terms.reconstruction - 10 * (terms.kl - self.capacity).abs()
+```
+
+```bash
+dvae fit --model my_models.Capacity --model.capacity 20 --model.kl analytic --trainer.max_steps 100 --name capacity
+```
 """
 
 from dvae.models.vae import VAE, Layer
