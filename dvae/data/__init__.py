@@ -123,13 +123,14 @@ Some of them, with the number of bits that differ:
 | `smtplib.SMTP.starttls` | `smtplib.SMTP.mail` (13), `smtplib.SMTP.login` (16) |
 """
 
+from dvae.data.array_data import ArrayData
 from dvae.data.arrays import Splits, binarize
 from dvae.data.batches import Examples, StoredExamples, StreamedExamples, labels_of, x_of
 from dvae.data.hub import HuggingFaceData
 from dvae.data.images import ImageFolder
 from dvae.data.loader import TensorLoader
 from dvae.data.mnist import MNIST, BinarizedMNIST, FashionMNIST
-from dvae.data.module import ArrayData, DataModule
+from dvae.data.module import DataModule
 from dvae.data.omniglot import Omniglot
 from dvae.data.photos import PhotoPatches
 from dvae.data.source import data_module, examples_of, load_split

@@ -11,12 +11,13 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from dvae.config import check_yaml_text, class_paths, instantiate, public_path
+from dvae.data.array_data import ArrayData
 from dvae.data.arrays import SPLITS, check_file
 from dvae.data.batches import Examples, StreamedExamples, loader_of
 from dvae.data.hub import HuggingFaceData
 from dvae.data.images import ImageFolder
 from dvae.data.mnist import BinarizedMNIST, holds_packed_mnist
-from dvae.data.module import ArrayData, DataModule
+from dvae.data.module import DataModule
 from dvae.data.omniglot import Omniglot
 from dvae.data.sparse import SparseCounts, holds_sparse_matrix
 from dvae.data.tables import Table
