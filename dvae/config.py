@@ -10,7 +10,7 @@ import importlib
 import inspect
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +29,9 @@ __all__ = [
     "current_path",
     "import_class",
     "instantiate",
+    "is_trusted",
     "public_path",
+    "require_trust",
 ]
 
 MOVED = {
@@ -45,6 +47,9 @@ MOVED = {
     "dvae.callbacks.VarianceMonitor": "dvae.training.callbacks.VarianceMonitor",
 }
 """Where classes are today that older checkpoints and configs name elsewhere."""
+
+# Whose classes a file may name: importing them runs no code that a user did not install for this package.
+_TRUSTED = ("dvae.", "torch.nn.", "torch.optim.")
 
 # A configuration is a page of text; what is larger was not written by hand, or is a bomb.
 _MAX_BYTES, _MAX_NODES = 2**20, 10**5
@@ -163,6 +168,27 @@ def public_path(cls: type) -> str:
         if getattr(sys.modules.get(package), cls.__qualname__, None) is cls:
             return f"{package}.{cls.__qualname__}"
     return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def is_trusted(path: str) -> bool:
+    """Whether a class is one that a file may name without being trusted."""
+    return path.startswith(_TRUSTED)
+
+
+def require_trust(what: str, paths: Iterable[str], trust: bool) -> None:
+    """An InputError where a file names classes from elsewhere, and the user does not trust it.
+
+    Arguments:
+        what: the file, as the sentence begins.
+        paths: of all classes that it names.
+        trust: whether the user does.
+    """
+    foreign = [path for path in paths if not is_trusted(path)]
+    if foreign and not trust:
+        raise InputError(
+            f"{what} names classes outside dvae ({', '.join(foreign)}); importing them runs their code: pass --trust (trust=True) "
+            "if you know where it comes from"
+        )
 
 
 def class_paths(config: Any) -> Iterator[str]:

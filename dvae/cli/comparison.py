@@ -236,9 +236,9 @@ class Comparison:
         self.save()
 
     def trusts(self, choice: Choice, checkpoint: Checkpoint) -> bool:
-        """Whether the command line itself names every class that a checkpoint does, or trusts it with ``--trust true``."""
+        """Whether the command line itself names every class that a checkpoint does, or trusts it with ``--trust``."""
         given = configs.given([*choice.flags, *self.further])
-        if str(dict(given).get("trust")).lower() == "true":
+        if str(dict(given).get("trust", False)).lower() in ("true", "none"):  # a flag without a value is None
             return True
         content = checkpoint.content
         parts = [content["hyper_parameters"], *(content["dvae"].get("replicas") or [])]

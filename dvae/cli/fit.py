@@ -29,7 +29,7 @@ from dvae.cli.data import build_data, fill_in_sizes, flags_of_source
 from dvae.cli.encode import save_codes
 from dvae.cli.errors import UsageError, first_line, told
 from dvae.cli.help import Wide, readable
-from dvae.config import MOVED, class_paths, import_class
+from dvae.config import MOVED, class_paths, import_class, is_trusted, require_trust
 from dvae.data import DataModule
 from dvae.data.batches import loader_of
 from dvae.errors import InputError, Interrupted
@@ -115,7 +115,7 @@ def _say_what_was_done(trainer: pl.Trainer, folder: str | None, config: Any) -> 
     if checkpoint:
         data = trainer.datamodule  # type: ignore[attr-defined]
         without_test = isinstance(data, DataModule) and "test" not in data.split_names
-        flags = " --trust" if any(not path.startswith(_OWN) for path in class_paths(config)) else ""
+        flags = " --trust" if not all(map(is_trusted, class_paths(config))) else ""
         flags += f" --split {data.split_names[-1]}" if without_test else ""
         print(f"evaluate it with: dvae evaluate {os.path.relpath(checkpoint)}{flags}")
 
@@ -270,7 +270,7 @@ class _CLI(LightningCLI):
         text = "callbacks to leave out, of those that every run has: Pictures,VarianceMonitor"
         parser.add_argument("--without", type=list[str], default=[], help=text)
         text = "import classes from outside dvae that the checkpoint names; it runs their code"
-        parser.add_argument("--trust", type=bool, default=False, help=text)
+        parser.add_argument("--trust", type=bool, nargs="?", const=True, default=False, help=text)
         if self.command == "predict":
             text = "the .npz file to write: codes (binary ones bit-packed, with num_bits)"
             parser.add_argument("--out", type=str, default="codes.npz", help=text)
@@ -300,7 +300,7 @@ class _CLI(LightningCLI):
         known: dict[str, Any] = {"model": configs.current(model)}
         data = record.data_of(self.checkpoint.content)
         if not fits and isinstance(data, dict) and not any(key.split(".")[0] == "data" for key in self.given):
-            resume.require_trust(self.checkpoint, class_paths(data), config.trust)
+            require_trust(f"checkpoint {self.checkpoint.path}", class_paths(data), config.trust)
             known["data"] = configs.current(data)
         self.config = self.parser.parse_object({self.command: known}, self.config)
 

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dvae.cli.errors import NothingToDo
-from dvae.config import class_paths, current_path, import_class, public_path
+from dvae.config import class_paths, import_class, public_path, require_trust
 from dvae.errors import InputError
 from dvae.training import record
 from dvae.training.checkpoints import Checkpoint, previous_checkpoint, read_checkpoint
 from dvae.training.module import DiscreteVAE
 from dvae.training.sweep import Replicas
 
-__all__ = ["model_config", "open_resumable", "replicas_of", "require_size", "require_something_to_do", "require_trust"]
+__all__ = ["model_config", "open_resumable", "replicas_of", "require_size", "require_something_to_do"]
 
 # What may be set anew: it changes no number of a training run, or is about the measuring alone.
 FREE_IN_TRAINING = frozenset({"compile", "steps_per_execution", "val_num_samples"})
 FREE_IN_MEASURING = FREE_IN_TRAINING | {"kl", "seed"}
-
-_TRUSTED = ("dvae.", "torch.")
 
 
 def open_resumable(path: Path, resume_command: Any) -> Checkpoint:
@@ -89,7 +87,7 @@ def model_config(
         raise InputError(f"checkpoint {checkpoint.path} does not name its model's class")
     saved = {"class_path": path, "init_args": arguments}
     known = set(class_paths(asked))
-    require_trust(checkpoint, [name for name in class_paths(saved) if name not in known], trust)
+    require_trust(f"checkpoint {checkpoint.path}", [name for name in class_paths(saved) if name not in known], trust)
     for key in given:
         name = key.removeprefix("model.")
         if key.startswith("model.") and name.split(".")[0] not in free and name not in swept:
@@ -98,16 +96,6 @@ def model_config(
         raise _other(checkpoint, "model", path, asked.get("class_path"))
     kept = {key.split(".")[1] for key in given if key.startswith("model.") and key.split(".")[1] in free}
     return {"class_path": path, "init_args": {name: value for name, value in arguments.items() if name not in kept}}
-
-
-def require_trust(checkpoint: Checkpoint, paths: Iterable[str], trust: bool) -> None:
-    """An InputError where a checkpoint names classes from elsewhere, and the user does not trust it."""
-    foreign = [name for name in paths if not current_path(name).startswith(_TRUSTED)]
-    if foreign and not trust:
-        raise InputError(
-            f"checkpoint {checkpoint.path} names classes outside dvae ({', '.join(foreign)}); importing them runs their code: "
-            "pass --trust true if you know the file"
-        )
 
 
 def replicas_of(checkpoint: Checkpoint) -> Replicas | None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytorch_lightning as pl
 from torch import Tensor
 
-from dvae.config import check_yaml_text, class_paths, instantiate, public_path
+from dvae.config import check_yaml_text, class_paths, instantiate, public_path, require_trust
 from dvae.data.array_data import ArrayData
 from dvae.data.arrays import SPLITS, check_file
 from dvae.data.batches import Examples, StreamedExamples, loader_of
@@ -40,12 +40,7 @@ def data_module(source: Any = None, *, trust: bool = False) -> pl.LightningDataM
     if isinstance(source, pl.LightningDataModule):
         return source
     if isinstance(source, Mapping):
-        foreign = [name for name in class_paths(source) if not name.startswith("dvae.")]
-        if foreign and not trust:
-            raise InputError(
-                f"data: its config names classes outside dvae ({', '.join(foreign)}); importing them runs their code: "
-                "pass --trust (trust=True) if you know where it comes from"
-            )
+        require_trust("data: its config", class_paths(source), trust)
         return instantiate(source, pl.LightningDataModule, "data")
     if isinstance(source, (np.ndarray, Tensor)):
         return ArrayData(source)

@@ -16,7 +16,7 @@ from lightning_fabric.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_buffer_registration_hook, register_module_parameter_registration_hook
 
-from dvae.config import class_paths, current_path, import_class, public_path
+from dvae.config import class_paths, current_path, import_class, public_path, require_trust
 from dvae.errors import InputError
 from dvae.files import written_whole
 from dvae.models import VAE
@@ -37,8 +37,6 @@ __all__ = [
     "read_checkpoint",
 ]
 
-
-_TRUSTED = ("dvae.", "torch.nn.", "torch.optim.lr_scheduler.")
 
 # How much more than its file a model may be while it is built: parts that are made and replaced, buffers that no file holds.
 _FACTOR, _MORE_TENSORS, _MORE_VALUES = 4, 1000, 25_000_000
@@ -191,12 +189,7 @@ class Checkpoint:
         named = [path_of_class, *class_paths(arguments)]
         if "." in str(arguments.get("latent", "")):
             named.append(str(arguments["latent"]))
-        foreign = [name for name in named if not name.startswith(_TRUSTED)]
-        if foreign and not trust:
-            raise InputError(
-                f"checkpoint {self.path} names classes outside dvae ({', '.join(foreign)}); importing them runs their code: "
-                "pass --trust (trust=True) if you know the file"
-            )
+        require_trust(f"checkpoint {self.path}", named, trust)
         cls = import_class(path_of_class, DiscreteVAE, "the checkpoint's model")
         try:
             _require_pixels(content["state_dict"], arguments)

@@ -56,7 +56,7 @@ def test_colours_from_a_module_of_ones_own(elsewhere, capsys):
     with np.load("codes.npz") as codes:
         assert codes["labels"].tolist() == [index % 5 for index in range(40)]
         written = np.unpackbits(codes["codes"], axis=1, count=int(codes["num_bits"]))
-    assert main(["predict", "--ckpt_path=runs/own", "--trust=true", "--out=predicted.npz"]) == 0
+    assert main(["predict", "--ckpt_path=runs/own", "--trust", "--out=predicted.npz"]) == 0
     with np.load("predicted.npz") as codes:
         assert (np.unpackbits(codes["codes"], axis=1, count=int(codes["num_bits"])) == written).all()
     assert main(["variance", "runs/own", "--trust", "--estimators=LOO", "--num_draws=20", "--phi_steps=2"]) == 0

@@ -70,6 +70,11 @@ def test_a_foreign_class_is_imported_on_trust_only(tmp_path, tiny_data):
     assert model.factor == 3.0
 
 
+def test_an_optimizer_of_pytorch_needs_no_trust(tmp_path, tiny_data):
+    model = DiscreteVAE(optimizer={"class_path": "torch.optim.SGD"}, num_pixels=16, num_latents=4)
+    assert load_model(saved(tmp_path, tiny_data, model))[0].config == model.config
+
+
 def test_a_module_without_a_record_must_be_given_again(tmp_path, tiny_data):
     path = saved(tmp_path, tiny_data, DiscreteVAE(encoder=Encoder(16, 4), num_pixels=16, num_latents=4))
     with pytest.raises(InputError, match=r"encoder was given as an object of type .*Encoder.*; pass encoder=\.\.\. when loading"):
