@@ -84,7 +84,8 @@ def _run(command: str, arguments: list[str]) -> int:
         module = importlib.import_module(f"dvae.cli.{'fit' if command in _IN_FIT else command}")
         return module.main(command, arguments)
     except Interrupted as stop:
-        from dvae.cli.fit import is_first_process, resume_command
+        from dvae.cli.fit import is_first_process
+        from dvae.cli.resume import resume_command
 
         if not is_first_process():
             return 0  # another status than 0 would make Lightning kill the first process

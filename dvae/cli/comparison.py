@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from dvae.cli import configs, fit
 from dvae.cli.arguments import write_json
 from dvae.cli.errors import NothingToDo, UsageError, did_you_mean, first_line
+from dvae.cli.runs import newest
 from dvae.config import class_paths, import_class, public_path
 from dvae.errors import InputError, Interrupted, NonFiniteError
 from dvae.estimators import CATALOGUE, GradientEstimator
@@ -212,7 +213,7 @@ class Comparison:
             return
         place = self.folder / run.name
         with contextlib.suppress(InputError):
-            place = fit.newest(place)
+            place = newest(place)
         checkpoint = [] if place.suffix != ".ckpt" else [f"--ckpt_path={place}"]
         try:
             fit.main("fit", [*run.flags, f"--runs={self.folder}", f"--name={run.name}", *checkpoint])

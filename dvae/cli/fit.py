@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import os
-import re
-import shlex
-import shutil
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from dvae import data as _data  # makes the data modules' short names known to the parser
 from dvae.cli import configs, hints, resume, runs
-from dvae.cli.arguments import flags_of, names, quiet_lightning, usage_sentence
+from dvae.cli.arguments import names, quiet_lightning
 from dvae.cli.data import build_data, fill_in_sizes, flags_of_source
 from dvae.cli.encode import save_codes
 from dvae.cli.errors import UsageError, first_line, told
-from dvae.cli.help import Wide, readable
+from dvae.cli.parser import DEFAULTS, Parser
 from dvae.config import MOVED, class_paths, import_class, is_trusted, require_trust
 from dvae.data import DataModule
 from dvae.data.batches import loader_of
@@ -40,31 +35,13 @@ from dvae.training.checkpoints import DurableCheckpointIO, find_checkpoint, init
 from dvae.training.module import DiscreteVAE
 from dvae.training.sweep import Replicas, replicate
 
-__all__ = ["is_first_process", "main", "newest", "resume_command", "rewritten", "takes"]
+__all__ = ["is_first_process", "main", "rewritten", "takes"]
 
 _DESCRIPTIONS = {
     "fit": "Train a model. Settings come from the package's base.yaml, then --config files in their order, then flags.",
     "validate": "Measure a checkpoint on its validation set with Lightning; the model is the checkpoint's.",
     "test": "Measure a checkpoint on its test set with Lightning; the model is the checkpoint's.",
     "predict": "Write the codes of the test set with Lightning; the model is the checkpoint's.",
-}
-
-_TEXTS = {
-    "--ckpt_path": "fit: a checkpoint to go on from, or a folder of runs, or last, the newest of the run; its arguments of the "
-    "model hold where none are given. Else: what is measured, of a folder the newest best.ckpt",
-    "--weights_only": "read plain values alone from a checkpoint, never code",
-    "Customize every aspect of training via flags": "Lightning's trainer",
-    "A DataModule standardizes the training, val, test splits, data preparation and transforms. The main advantage is": "data",
-    "A variational autoencoder with discrete latents, trained with a pluggable gradient estimator": "model",
-    "Runs the full optimization routine": "checkpoint",
-    "Perform one evaluation epoch over the validation set": "checkpoint",
-    "Perform one evaluation epoch over the test set. It's separated from fit to make sure you never run on your": "checkpoint",
-    "Run inference on your data. This will call the model forward function to compute predictions. Useful to": "checkpoint",
-}
-
-_DEFAULTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "model": ("dvae.DiscreteVAE", {"steps_per_execution": 50}),
-    "data": ("dvae.data.BinarizedMNIST", {}),
 }
 
 _OWN = ("dvae.", "torch.", "pytorch_lightning.")
@@ -83,7 +60,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
         DiscreteVAE,
         pl.LightningDataModule,
         args=[command, *flags],
-        parser_class=_Parser,
+        parser_class=Parser,
         subclass_mode_model=True,
         subclass_mode_data=True,
         save_config_callback=SaveConfigCallback if command == "fit" else None,
@@ -120,62 +97,6 @@ def _say_what_was_done(trainer: pl.Trainer, folder: str | None, config: Any) -> 
         print(f"evaluate it with: dvae evaluate {os.path.relpath(checkpoint)}{flags}")
 
 
-class _Parser(LightningArgumentParser):
-    """Lightning's parser: no abbreviations, help to read, and one sentence about what is wrong."""
-
-    settings: Sequence[tuple[str, Any]] = ()
-    """What the command line gives, see :func:`dvae.cli.configs.given`."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, formatter_class=Wide, allow_abbrev=False, **kwargs)
-
-    def format_help(self, *args: Any) -> str:
-        return readable(_with_the_defaults_classes(super().format_help(*args)), brief="--trainer", replaced=_TEXTS)
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        told_by_the_library = told(ex)
-        if told_by_the_library is not None:
-            raise InputError(told_by_the_library) from ex
-        sentence = hints.explain(type(self).settings)
-        program = self.prog.replace(" [options]", "")
-        raise UsageError(sentence or usage_sentence(_last_part(message), flags_of(self), program)) from ex
-
-
-def _last_part(message: str) -> str:
-    """What is wrong in the innermost of the errors that jsonargparse has wrapped in each other."""
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
-    found = re.match(r'Parser key "([\w.]+)":', message)
-    if found is None:
-        return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1]}"
-    value = lines[-1].removeprefix("Given value: ")
-    if nested := re.match(r"NestedArg\(key='([\w.]+)', val=(.*)\)$", value):
-        return f"--{found[1]}.{nested[1]} cannot be {nested[2]}; a list is written '[a, b]'"
-    if value.startswith("Namespace("):  # a class and all of its arguments: what is wrong with it says more
-        wrapping = ("Parser key", "Does not", "Subtypes", "Errors", "Expected", "Given")
-        reasons = [line for line in lines if not line.startswith(wrapping)]
-        return f"--{found[1]}: {reasons[0] if reasons else value[:100]}"
-    glued = re.search(r"\{.*:\S", value)
-    blanks = "; in YAML a blank follows every colon, as in {beta: {0: 0, 5000: 1}}" if glued else ""
-    return f"--{found[1]} cannot be {value[:200]}{blanks}"
-
-
-def _with_the_defaults_classes(text: str) -> str:
-    """The help page with the arguments of the default model and data set; jsonargparse shows a class's where it is asked for."""
-    for key, cls in (("model", DiscreteVAE), ("data", _data.BinarizedMNIST)):
-        if f"\n  --{key} CONFIG" not in text:
-            continue
-        parser = ArgumentParser(formatter_class=Wide, add_help=False)
-        added = parser.add_class_arguments(cls, key, fail_untyped=False)  # a group of flags
-        parser.set_defaults({f"{key}.{name}": value for name, value in _DEFAULTS[key][1].items() if f"{key}.{name}" in added})
-        page = parser.format_help()
-        entries = [line for line in page.splitlines() if line.startswith(f"  --{key}.") and "coder.help" not in line]
-        lines = text.splitlines()
-        place = next(i for i, line in enumerate(lines) if line.startswith(f"  --{key} CONFIG"))
-        title = f"  --{key} CLASS  another class than {cls.__name__}, whose arguments follow; --{key}.help CLASS shows its own"
-        text = "\n".join([*lines[:place], title, *entries, *lines[place + 1 :]])
-    return text
-
-
 def _is_class(path: str) -> bool:
     """Whether there is such a class; where not, the parser will find so."""
     try:
@@ -204,7 +125,7 @@ class _CLI(LightningCLI):
         self.command, self.arguments = command, arguments
         self.pairs = configs.given(arguments)
         self.given = [key for key, _ in self.pairs]
-        _Parser.settings = self.pairs
+        Parser.settings = self.pairs
         self.checkpoint: Saved | None = None
         self.table: runs.MetricsTable | None = None
         self._data: pl.LightningDataModule | None = None
@@ -231,7 +152,7 @@ class _CLI(LightningCLI):
         # Defaults of the class that is asked for: a class that takes the place of another in a config keeps the other's arguments,
         # its defaults too, where it has arguments of the same names.
         asked = dict(self.pairs)
-        for key, (default, arguments) in _DEFAULTS.items():
+        for key, (default, arguments) in DEFAULTS.items():
             value = asked.get(key)
             path = value if isinstance(value, str) and "." in value and _is_class(value) else default
             init_args = {name: argument for name, argument in arguments.items() if takes(path, name)}
@@ -291,7 +212,7 @@ class _CLI(LightningCLI):
             )
         path = self._checkpoint_path(config)
         config.ckpt_path = str(path)
-        self.checkpoint = resume.open_resumable(path, lambda other: resume_command([self.command, *self.arguments], other))
+        self.checkpoint = resume.open_resumable(path, lambda other: resume.resume_command([self.command, *self.arguments], other))
         fits = self.command == "fit"
         free = resume.FREE_IN_TRAINING if fits else resume.FREE_IN_MEASURING
         model = resume.model_config(self.checkpoint, config.model.as_dict(), self.given, free, config.trust)
@@ -309,8 +230,8 @@ class _CLI(LightningCLI):
             return find_checkpoint(config.ckpt_path)
         if config.ckpt_path != "last":
             path = Path(config.ckpt_path)
-            return path if not path.is_dir() else newest(path)
-        return newest(Path(config.runs) / config.name)
+            return path if not path.is_dir() else runs.newest(path)
+        return runs.newest(Path(config.runs) / config.name)
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.command]
@@ -418,10 +339,7 @@ class _CLI(LightningCLI):
     def _forget_run(self) -> None:
         """Remove the folder that this run has made for itself."""
         if self.table is not None and is_first_process():
-            folder = Path(self.table.log_dir)
-            shutil.rmtree(folder, ignore_errors=True)
-            with contextlib.suppress(OSError):  # other versions are in it
-                folder.parent.rmdir()
+            runs.forget(Path(self.table.log_dir))
 
     def after_fit(self) -> None:
         # The callbacks save at intervals; the last steps of a run count too.
@@ -442,33 +360,9 @@ class _CLI(LightningCLI):
         print(save_codes(codes, out, binary=self.model.latent.family.binary))
 
 
-def newest(folder: Path) -> Path:
-    """The newest ``last.ckpt`` below a folder; an InputError says where there is none."""
-    found = sorted(folder.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise InputError(f"ckpt_path: there is no last.ckpt to resume from below {folder}")
-    return found[-1]
-
-
 def is_first_process() -> bool:
     """Whether this is the process that speaks, of several in one run."""
     return rank_zero_only.rank == 0  # type: ignore[attr-defined]
-
-
-# Not in the command that goes on: where to go on from, and what a run can only start from.
-_OF_THE_START = ("--ckpt_path", "--init_from", "--init_from_replica")
-
-
-def resume_command(arguments: Sequence[str], checkpoint: str | Path) -> str:
-    """The command with another ``--ckpt_path``."""
-    kept = []
-    remaining = iter(arguments)
-    for argument in remaining:
-        if argument in _OF_THE_START:
-            next(remaining, None)
-        elif argument.partition("=")[0] not in _OF_THE_START:
-            kept.append(argument)
-    return shlex.join(["dvae", *kept, "--ckpt_path", str(checkpoint)])
 
 
 def rewritten(arguments: Sequence[str]) -> list[str]:

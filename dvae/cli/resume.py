@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from dvae.training.checkpoints import Checkpoint, previous_checkpoint, read_chec
 from dvae.training.module import DiscreteVAE
 from dvae.training.sweep import Replicas
 
-__all__ = ["model_config", "open_resumable", "replicas_of", "require_size", "require_something_to_do"]
+__all__ = ["model_config", "open_resumable", "replicas_of", "require_size", "require_something_to_do", "resume_command"]
 
 # What may be set anew: it changes no number of a training run, or is about the measuring alone.
 FREE_IN_TRAINING = frozenset({"compile", "steps_per_execution", "val_num_samples"})
@@ -162,3 +163,19 @@ def _other(checkpoint: Checkpoint, name: str, saved: Any, asked: Any) -> InputEr
         f"--{name} is {saved} in the checkpoint {checkpoint.path}, got {asked}: leave it out to keep the checkpoint's, or start a "
         "new run without --ckpt_path"
     )
+
+
+# Not in the command that goes on: where to go on from, and what a run can only start from.
+_OF_THE_START = ("--ckpt_path", "--init_from", "--init_from_replica")
+
+
+def resume_command(arguments: Sequence[str], checkpoint: str | Path) -> str:
+    """The command with another ``--ckpt_path``."""
+    kept = []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument in _OF_THE_START:
+            next(remaining, None)
+        elif argument.partition("=")[0] not in _OF_THE_START:
+            kept.append(argument)
+    return shlex.join(["dvae", *kept, "--ckpt_path", str(checkpoint)])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,9 +27,11 @@ __all__ = [
     "MetricsTable",
     "base_config",
     "callbacks_of",
+    "forget",
     "have_folders",
     "intervals",
     "loggers_of",
+    "newest",
     "put_loggers_into",
     "run_table",
     "schedules_of",
@@ -65,6 +69,21 @@ def run_table(runs: str, name: str) -> MetricsTable:
     except OSError as error:
         raise InputError(f"runs: cannot write {folder}: {error.strerror}") from None
     return MetricsTable(runs, name=name)
+
+
+def newest(folder: Path) -> Path:
+    """The newest ``last.ckpt`` below a folder; an InputError says where there is none."""
+    found = sorted(folder.rglob("last.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise InputError(f"ckpt_path: there is no last.ckpt to resume from below {folder}")
+    return found[-1]
+
+
+def forget(folder: Path) -> None:
+    """Remove the folder of a version of a run, and the run's where it was the only one."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # other versions are in it
+        folder.parent.rmdir()
 
 
 def have_folders(config: Any) -> bool:

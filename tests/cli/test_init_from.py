@@ -3,7 +3,7 @@
 import torch
 
 from dvae.cli import main
-from dvae.cli.fit import resume_command
+from dvae.cli.resume import resume_command
 from dvae.training.checkpoints import read_checkpoint
 
 
