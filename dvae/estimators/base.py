@@ -254,8 +254,11 @@ class GradientEstimator(Module, Generic[Q]):
                 not support q's family; or the equation gives another shape than it should.
         """
         latent: Latent = self._supported(q).detach()
+        is_users = not hasattr(f, "frozen")
         f = _frozen(f, draw.value)
         if self.differentiates and not self._derivative_checked and not torch.compiler.is_compiling():
+            if is_users:
+                f(draw.b)  # it says whether it is frozen; a derivative under torch.func would hide that
             self._require_derivative(f, draw.b)
         draw = Draw(draw.noise, draw.z.detach(), draw.b, draw.value.detach().to(draw.z.dtype))
         grad = self.gradient(f, cast(Q, latent), draw, context)
@@ -414,7 +417,13 @@ def _frozen(f: Objective, value: Tensor) -> Objective:
         )
 
     def plain(sample: Tensor, temperature: Tensor | None = None) -> Tensor:
-        return _floating(f(sample, temperature=temperature) if takes_temperature else f(sample), sample.dtype)
+        value = f(sample, temperature=temperature) if takes_temperature else f(sample)
+        if value.requires_grad and not sample.requires_grad:
+            raise InputError(
+                "f holds a tensor with a graph that is none of its parameters, so that it cannot be frozen and would leak into the "
+                "gradient's variance: give it as an argument, functools.partial(F(), x=x), or compute it within f's forward"
+            )
+        return _floating(value, sample.dtype)
 
     return plain
 

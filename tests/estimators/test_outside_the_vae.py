@@ -196,6 +196,26 @@ def test_a_module_may_be_given_with_a_batchs_arguments_bound(name):
         torch.testing.assert_close(bound, whole)
 
 
+@pytest.mark.parametrize("name", ["REBAR", "DisARM", "MuProp", "LOO"])
+def test_a_tensor_with_a_graph_that_f_only_holds_is_refused_where_it_would_leak(name):
+    encoder = nn.Linear(6, 3)
+
+    class F(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.target = encoder(torch.ones(5, 6))
+
+        def forward(self, b):
+            return -(b - self.target).square().sum(-1)
+
+    estimator, q = CATALOGUE[name](), Bernoulli(torch.zeros(5, 3))
+    if name == "LOO":  # f is evaluated once, and learns from its value
+        assert estimator(F(), q).value.requires_grad
+        return
+    with pytest.raises(InputError, match=r"a tensor with a graph .* give it as an argument, functools.partial\(F\(\), x=x\)"):
+        estimator(F(), q)
+
+
 # Running statistics ---------------------------------------------------------------------------------------------------------
 
 
