@@ -8,7 +8,7 @@ import torch
 import dvae
 from dvae.estimators import LAX, RELAX
 from dvae.estimators.control_variates import controlled
-from dvae.lab.certify.policies import TabularProcess, certify_policy
+from dvae.lab.policies.certificate import TabularProcess, certify_policy
 from dvae.latents import Categorical, Gaussian, Spec
 from dvae.rl import ARMS, Networks
 from dvae.rl.environments import Vectorized
