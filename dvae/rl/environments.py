@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -140,18 +141,18 @@ class Separate(Environments):
 
     def step(self, sample: Tensor, going: np.ndarray) -> Transition:
         actions = self.actions(sample)
-        after = self.observation.copy()
-        reward = np.zeros(self.num_environments)
-        terminated, truncated = np.zeros(self.num_environments, bool), np.zeros(self.num_environments, bool)
+        after = list(self.observation)
+        reward, terminated, truncated = ([zero] * self.num_environments for zero in (0.0, False, False))
+        taken = sample.unbind()
         for index in np.flatnonzero(going).tolist():
-            outcome = self.environments[index].step(actions[index])
-            after[index], reward[index], terminated[index], truncated[index], _ = outcome
-            self._taken[index].append(sample[index])
-            if terminated[index] or truncated[index]:
+            after[index], reward[index], terminated[index], truncated[index], _ = self.environments[index].step(actions[index])
+            self._taken[index].append(taken[index])
+        led_to = np.array(after, np.float32)
+        self.observation[going] = led_to[going]
+        for index, over in enumerate(map(operator.or_, terminated, truncated)):
+            if over:
                 self._next(index)
-            else:
-                self.observation[index] = after[index]
-        return Transition(after, reward, terminated, truncated, going.copy())
+        return Transition(led_to, np.array(reward, float), np.array(terminated, bool), np.array(truncated, bool), going.copy())
 
     def state(self) -> dict[str, Tensor]:
         shape = self.spaces.action.sample_shape

@@ -253,7 +253,7 @@ class PolicyGradient(Configurable, pl.LightningModule):
         chunk, place_in = divmod(step, _STEPS_OF_NOISE)
         if place_in == 0:
             shape = (_STEPS_OF_NOISE, observation.shape[1], *self.agents.action.sample_shape)
-            self._acting = self._together().tensors(), self._noise(_ACT, shape, chunk).unbind(1)
+            self._acting = self._together().acting(), self._noise(_ACT, shape, chunk).unbind(1)
         tensors, noise = self._acting
         return self._together().act(tensors, observation, noise[place_in])
 

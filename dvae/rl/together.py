@@ -56,8 +56,12 @@ class Together:
         """All parameters and buffers by name."""
         return {name: tensor.detach() for name, tensor in (*self.agents.named_parameters(), *self.agents.named_buffers())}
 
+    def acting(self) -> dict[str, Tensor]:
+        """The tensors that :meth:`act` needs, fewer of which are faster to hand over."""
+        return {name: tensor for name, tensor in self.tensors().items() if not name.startswith(("value.", "estimator."))}
+
     def act(self, tensors: Mapping[str, Tensor], observation: Tensor, noise: Tensor) -> Tensor:
-        """Samples [R, N, *sample] of agents with these tensors."""
+        """Samples [R, N, *sample] of agents with the tensors of :meth:`acting`."""
         return self._act(tensors, observation, noise)
 
     def values(self, observation: Tensor) -> Tensor:

@@ -273,7 +273,7 @@ def _report(model: PolicyGradient, environments: Vectorized, exact: Tensor, num_
     together = Together(model.agents, "step")
     optimizer = torch.optim.Adam(model.agents.estimator.parameters(), lr=0.02) if _has_phi(model) else None
     total = torch.zeros(_AGENTS, *exact.shape, dtype=torch.float64)
-    squares = torch.zeros((), dtype=torch.float64)
+    squares, size = torch.zeros((), dtype=torch.float64), 0.0
     for number in range(-_FITS if optimizer is not None else 0, num_rollouts):
         environments.restart()
         rollout = collect(environments, model.act, _AGENTS, None if whole else 2 * _HORIZON + 1)
@@ -281,15 +281,18 @@ def _report(model: PolicyGradient, environments: Vectorized, exact: Tensor, num_
         if number < 0 and optimizer is not None:
             optimizer.step()
         elif number >= 0:
-            total += gradient
-            squares += gradient.square().sum() / _AGENTS
+            # A mean over a random number of steps is a ratio, whose own bias goes as one over that number: times it there is none.
+            counted = torch.ones(_AGENTS) if whole else rollout.counts.sum((1, 2))
+            total += counted[:, None, None] * (gradient - exact)
+            squares += (gradient - exact).square().sum() / _AGENTS
+            size += counted.double().mean().item()
         model.iteration += 1
-    means = total / num_rollouts
-    mean, error = means.mean(0), means.std(0) / _AGENTS**0.5
-    z = torch.where(error > 0, (mean - exact) / error.clamp(min=1e-300), 0.0)
+    apart = total / size
+    mean, error = apart.mean(0), apart.std(0) / _AGENTS**0.5
+    z = torch.where(error > 0, mean / error.clamp(min=1e-300), 0.0)
     name = "whole episodes, returns" if whole else "fixed steps, bootstrapped with the exact V"
-    variance = squares / num_rollouts - mean.square().sum()
-    return PolicyReport(name, z.abs().max().item(), ((mean - exact).norm() / exact.norm()).item(), variance.item())
+    bias = mean.norm() / exact.norm()
+    return PolicyReport(name, z.abs().max().item(), bias.item(), (squares / num_rollouts - mean.square().sum()).item())
 
 
 def _has_phi(model: PolicyGradient) -> bool:
