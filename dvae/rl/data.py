@@ -132,6 +132,14 @@ class _Loader:
             assert self.data.trainer is not None
             yield self.data.collect(self.data.trainer.lightning_module)  # type: ignore[arg-type]
 
+    # A batch does not depend on its place in an epoch: where the environments are is in the data module's state.
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
 
 def _callable(env: str | Callable[..., Any]) -> str | Callable[..., Any]:
     """What an import path names; an id of gymnasium, which has a dash before its version and no dot, passes through."""

@@ -67,13 +67,16 @@ class PolicyGradient(Configurable, pl.LightningModule):
         entropy_bonus: weight of the policy's entropy, added up over steps as rewards are.
         phi_objective: ``"step"``, the mean square of the gradient with respect to the logits, or ``"episode"``, the paper's: the
             square of what an episode adds to the gradient of the policy's parameters.
-        phi_steps, value_steps: fits of phi and of V for each update of the policy. The relaxed action of further fits is drawn
-            given the one taken, at the parameters of the moment.
+        phi_steps: fits of phi for each update of the policy. The relaxed action of further fits is drawn given the one taken, at
+            the parameters of the moment.
+        value_steps: fits of V for each update of the policy.
         replay: rollouts kept for the further fits of phi, which draws one for each; 0 for fits to the latest alone.
         lr: learning rate of the policy.
-        value_lr, phi_lr: of V and of phi; as ``lr`` where they are None.
+        value_lr: of V; as ``lr`` where it is None.
+        phi_lr: of phi; as ``lr`` where it is None.
         optimizer: a config of another class of ``torch.optim`` than Adam.
-        betas, eps: of Adam.
+        betas: of Adam.
+        eps: of Adam.
         gradient_clip_norm: largest norm of the policy's gradient of each agent; None for no clipping.
         kl_limit: largest mean KL(before || after) of an update of the policy over the rollout's states; the update is scaled down
             to it. None for no limit.
@@ -390,9 +393,14 @@ class PolicyGradient(Configurable, pl.LightningModule):
                 if self.solved[index] is None and self._solves(index):
                     self.solved[index] = (len(self.episodes[index]), steps)
             self.num_steps[index] += int(counts[index, -1])
-        done = self.max_environment_steps is not None and min(self.num_steps) >= self.max_environment_steps
-        if done or (self.stop_when_solved and None not in self.solved):
+        if self.is_done:
             self.trainer.should_stop = True
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the agents have taken as many steps as they were to, or have solved their tasks where that is to end the run."""
+        taken = self.max_environment_steps is not None and min(self.num_steps) >= self.max_environment_steps
+        return taken or (self.stop_when_solved and None not in self.solved)
 
     def _solves(self, index: int) -> bool:
         if self.solved_at is None or len(self.episodes[index]) < _EPISODES_IN_MEAN:

@@ -65,8 +65,8 @@ class RelaxedSurrogate(Module):
     with the scale and T learned.
 
     Arguments:
-        num_latents: A, how many actions there are.
-        num_context: O, size of the observation.
+        num_latents: A, how many actions there are; the environment's where it is None in a config.
+        num_context: O, size of the observation; likewise.
         hidden: width of each hidden layer.
         activation: as of :class:`dvae.networks.MLP`.
         temperature: the initial T, positive.
@@ -86,8 +86,8 @@ class RelaxedSurrogate(Module):
 
     def __init__(
         self,
-        num_latents: int,
-        num_context: int,
+        num_latents: int | None = None,
+        num_context: int | None = None,
         *,
         hidden: Sequence[int] = (10, 10),
         activation: str = "relu",
@@ -99,7 +99,7 @@ class RelaxedSurrogate(Module):
             raise InputError(f"temperature must be positive, got {temperature}")
         self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
         self.scale = nn.Parameter(torch.tensor(float(scale)))
-        self.network = MLP(num_latents + num_context, 1, hidden, activation)
+        self.network = MLP(_num_inputs(num_latents, num_context), 1, hidden, activation)
 
     def forward(self, z: Tensor, context: Tensor) -> Tensor:
         """[*, B, A] and [B, O] to [*, B]."""
@@ -112,8 +112,8 @@ class ActionSurrogate(Module):
     r"""The surrogate of a vector of actions: a network of the state and the action, c(a, s).
 
     Arguments:
-        num_latents: D, how many numbers an action is.
-        num_context: O, size of the observation.
+        num_latents: D, how many numbers an action is; the environment's where it is None in a config.
+        num_context: O, size of the observation; likewise.
         hidden: width of each hidden layer.
         activation: as of :class:`dvae.networks.MLP`.
 
@@ -125,11 +125,24 @@ class ActionSurrogate(Module):
         torch.Size([5])
     """
 
-    def __init__(self, num_latents: int, num_context: int, *, hidden: Sequence[int] = (64, 64), activation: str = "elu") -> None:
+    def __init__(
+        self,
+        num_latents: int | None = None,
+        num_context: int | None = None,
+        *,
+        hidden: Sequence[int] = (64, 64),
+        activation: str = "elu",
+    ) -> None:
         super().__init__()
-        self.network = MLP(num_latents + num_context, 1, hidden, activation)
+        self.network = MLP(_num_inputs(num_latents, num_context), 1, hidden, activation)
 
     def forward(self, z: Tensor, context: Tensor) -> Tensor:
         """[*, B, D] and [B, O] to [*, B]."""
         state = context.expand(*z.shape[:-1], context.shape[-1])
         return self.network(torch.cat([state, z], -1)).squeeze(-1)
+
+
+def _num_inputs(num_latents: int | None, num_context: int | None) -> int:
+    if num_latents is None or num_context is None:
+        raise InputError(f"num_latents and num_context must be given, got {num_latents} and {num_context}")
+    return num_latents + num_context
