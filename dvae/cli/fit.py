@@ -213,6 +213,7 @@ class _CLI(LightningCLI):
         path = self._checkpoint_path(config)
         config.ckpt_path = str(path)
         self.checkpoint = resume.open_resumable(path, lambda other: resume.resume_command([self.command, *self.arguments], other))
+        self.checkpoint.require_autoencoder()
         fits = self.command == "fit"
         free = resume.FREE_IN_TRAINING if fits else resume.FREE_IN_MEASURING
         model = resume.model_config(self.checkpoint, config.model.as_dict(), self.given, free, config.trust)

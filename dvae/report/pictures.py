@@ -1,4 +1,4 @@
-"""Samples and reconstructions as pictures."""
+"""Samples and reconstructions as pictures, and moving ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid, save_image
 
@@ -14,7 +16,9 @@ from dvae.errors import InputError
 from dvae.files import written_whole
 from dvae.models import VAE
 
-__all__ = ["image_shape_of", "reconstruction_grid", "sample_grid", "save_picture"]
+__all__ = ["image_shape_of", "reconstruction_grid", "sample_grid", "save_gif", "save_picture"]
+
+_GIF_COLOURS = 64
 
 
 def image_shape_of(num_pixels: int) -> tuple[int, int, int]:
@@ -82,3 +86,19 @@ def _brightness(model: VAE, pixels: Tensor) -> Tensor:
     low = pixels.min().item() if math.isinf(low) else low
     high = pixels.max().item() if math.isinf(high) else high
     return ((pixels - low) / max(high - low, 1e-12)).clamp(0, 1)
+
+
+def save_gif(frames: Sequence[np.ndarray], frames_per_second: float, path: str | Path) -> Path:
+    """Write frames [H, W, 3] in uint8 as a GIF file that repeats.
+
+    Raises:
+        InputError: the file is no .gif, or cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".gif":
+        raise InputError(f"a moving picture must be a .gif file, got {path}")
+    pictures = [Image.fromarray(frame).quantize(_GIF_COLOURS) for frame in frames]
+    with written_whole(path) as temporary:
+        duration = max(20, round(1000 / frames_per_second))  # viewers slow down what is faster
+        pictures[0].save(temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=duration, loop=0)
+    return path

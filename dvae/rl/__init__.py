@@ -3,8 +3,10 @@
 from dvae.rl.advantages import Credit, credited
 from dvae.rl.agent import Agent
 from dvae.rl.arms import ARMS, Arm, Networks, ReleasedLAX, ReleasedRELAX
+from dvae.rl.checkpoints import load
 from dvae.rl.data import Rollouts
 from dvae.rl.environments import Environments, Spaces, Transition
+from dvae.rl.evaluation import Film, PolicyEvaluation, evaluate, film
 from dvae.rl.module import PolicyGradient
 from dvae.rl.policies import ActionSurrogate, GaussianPolicy, RelaxedSurrogate
 from dvae.rl.replay import Replay
@@ -17,8 +19,10 @@ __all__ = [
     "Arm",
     "Credit",
     "Environments",
+    "Film",
     "GaussianPolicy",
     "Networks",
+    "PolicyEvaluation",
     "PolicyGradient",
     "RelaxedSurrogate",
     "ReleasedLAX",
@@ -30,4 +34,7 @@ __all__ = [
     "Transition",
     "collect",
     "credited",
+    "evaluate",
+    "film",
+    "load",
 ]

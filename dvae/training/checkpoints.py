@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
@@ -37,6 +38,8 @@ __all__ = [
     "read_checkpoint",
 ]
 
+
+M = TypeVar("M", bound=pl.LightningModule)
 
 # How much more than its file a model may be while it is built: parts that are made and replaced, buffers that no file holds.
 _FACTOR, _MORE_TENSORS, _MORE_VALUES = 4, 1000, 25_000_000
@@ -181,6 +184,21 @@ class Checkpoint:
 
     def model(self, replica: int | None = None, *, trust: bool = False, **overrides: Any) -> DiscreteVAE:
         """The model, in evaluation mode; arguments and errors as of :func:`load_model`."""
+        self.require_autoencoder()
+        return self.build(DiscreteVAE, replica, trust=trust, **overrides)
+
+    def require_autoencoder(self) -> None:
+        """An InputError where it is of policies, with the command that takes those."""
+        if record.is_policy(self.content):
+            raise InputError(f"checkpoint {self.path} is of policies: dvae rl evaluate measures them, dvae.rl.load gives them")
+
+    def build(self, base: type[M], replica: int | None = None, *, trust: bool = False, parts: int = 1, **overrides: Any) -> M:
+        """The module that the file names, in evaluation mode; arguments and errors as of :func:`load_model`.
+
+        Arguments:
+            base: what it is to be.
+            parts: of how many modules, made one by one, each tensor of the file is stacked.
+        """
         content = self.single(replica)
         arguments = dict(content["hyper_parameters"]) | overrides
         path_of_class = record.model_path(content)
@@ -190,10 +208,10 @@ class Checkpoint:
         if "." in str(arguments.get("latent", "")):
             named.append(str(arguments["latent"]))
         require_trust(f"checkpoint {self.path}", named, trust)
-        cls = import_class(path_of_class, DiscreteVAE, "the checkpoint's model")
+        cls = import_class(path_of_class, base, "the checkpoint's model")
         try:
             _require_pixels(content["state_dict"], arguments)
-            with _no_larger_than(content["state_dict"]):
+            with _no_larger_than(content["state_dict"], parts):
                 model = cls(**arguments)
             model.on_load_checkpoint(content)
             model.load_state_dict(content["state_dict"])
@@ -209,13 +227,13 @@ class Checkpoint:
 
 
 @contextmanager
-def _no_larger_than(tensors: Mapping[str, Any]) -> Iterator[None]:
+def _no_larger_than(tensors: Mapping[str, Any], parts: int = 1) -> Iterator[None]:
     """Build nothing much larger than a file's tensors: its arguments can name any size, and building takes time and memory.
 
     PyTorch tells of every tensor that a module gets, before it is filled with its initial values.
     """
     found = [tensor for tensor in tensors.values() if isinstance(tensor, Tensor)]
-    most = _FACTOR * len(found) + _MORE_TENSORS
+    most = _FACTOR * len(found) * parts + _MORE_TENSORS
     most_values = _FACTOR * sum(_num_stored(tensor) for tensor in found) + _MORE_VALUES
     num_tensors = num_values = 0
 
@@ -310,6 +328,7 @@ def init_from(model: VAE | Training, checkpoint: str | Path | Checkpoint, *, rep
             ``replica`` says none of them.
     """
     checkpoint = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.open(checkpoint)
+    checkpoint.require_autoencoder()
     count = len(checkpoint.replicas)
     if replica is None and checkpoint.replicas != [None]:
         raise InputError(

@@ -8,7 +8,8 @@
 
 and of several: ``data``, ``iteration``, ``running`` ([R] each), ``num_running``, ``format``, and ``replicas``, for each model the
 entries that an ordinary checkpoint has of it, its hyper-parameters, ``setting`` and ``seed_offset``. Several processes with models
-of their own write one file: what one process would have written.
+of their own write one file: what one process would have written. Of policies (:class:`dvae.rl.PolicyGradient`) there are their
+``episodes``, which no autoencoder has.
 """
 
 from __future__ import annotations
@@ -29,7 +30,18 @@ if TYPE_CHECKING:
     from dvae.training.run import Training
     from dvae.training.sweep import Replicas
 
-__all__ = ["data_of", "extract", "load", "model_path", "num_replicas", "save", "settings_of", "train_elbo_of", "upgraded"]
+__all__ = [
+    "data_of",
+    "extract",
+    "is_policy",
+    "load",
+    "model_path",
+    "num_replicas",
+    "save",
+    "settings_of",
+    "train_elbo_of",
+    "upgraded",
+]
 
 _FORMAT = 2
 _RELU_IN_FORMAT_1 = (ConvEncoder, ConvDecoder)
@@ -52,6 +64,11 @@ def settings_of(checkpoint: Mapping[str, Any]) -> list[dict[str, Any]]:
 def data_of(checkpoint: Mapping[str, Any]) -> Any:
     """The config of the data module that the run was trained on; None where it has none."""
     return checkpoint["dvae"].get("data")
+
+
+def is_policy(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is of agents that act, and not of an autoencoder."""
+    return "episodes" in checkpoint["dvae"]
 
 
 def train_elbo_of(checkpoint: Mapping[str, Any]) -> float | None:
