@@ -28,6 +28,7 @@ __all__ = [
     "device_of",
     "flags_in",
     "flags_of",
+    "innermost",
     "names",
     "numbers",
     "quiet_lightning",
@@ -39,8 +40,11 @@ __all__ = [
 class Parser(ArgumentParser):
     """A command's parser: no abbreviations, help to read, and one sentence about what is wrong."""
 
-    def __init__(self, command: str, description: str, **kwargs: Any) -> None:
-        super().__init__(prog=f"dvae {command}", description=description, formatter_class=Wide, allow_abbrev=False, **kwargs)
+    def __init__(self, command: str | None = None, description: str | None = None, **kwargs: Any) -> None:
+        # jsonargparse makes parsers of this class without either, for the arguments of classes.
+        if command is not None:
+            kwargs["prog"] = f"dvae {command}"
+        super().__init__(description=description, formatter_class=Wide, allow_abbrev=False, **kwargs)
 
     def format_help(self, *args: Any) -> str:
         """The help page, without markup."""
@@ -71,6 +75,24 @@ def usage_sentence(message: str, flags: Sequence[str], program: str) -> str:
     name = found[0] if found else unknown[1].split()[0]
     hint = did_you_mean(name, flags) or f"; {program} --help lists what there is"
     return f"unknown argument {name}{hint}"
+
+
+def innermost(message: str) -> str:
+    """What is wrong in the innermost of the errors that jsonargparse has wrapped in each other."""
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
+    found = re.match(r'Parser key "([\w.]+)":', message)
+    if found is None:
+        return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1]}"
+    value = lines[-1].removeprefix("Given value: ")
+    if nested := re.match(r"NestedArg\(key='([\w.]+)', val=(.*)\)$", value):
+        return f"--{found[1]}.{nested[1]} cannot be {nested[2]}; a list is written '[a, b]'"
+    if value.startswith("Namespace("):  # a class and all of its arguments: what is wrong with it says more
+        wrapping = ("Parser key", "Does not", "Subtypes", "Errors", "Expected", "Given")
+        reasons = [line for line in lines if not line.startswith(wrapping)]
+        return f"--{found[1]}: {reasons[0] if reasons else value[:100]}"
+    glued = re.search(r"\{.*:\S", value)
+    blanks = "; in YAML a blank follows every colon, as in {beta: {0: 0, 5000: 1}}" if glued else ""
+    return f"--{found[1]} cannot be {value[:200]}{blanks}"
 
 
 def renamed(arguments: Sequence[str], new_names: Mapping[str, str]) -> list[str]:
@@ -151,8 +173,14 @@ def device_of(name: str | None) -> torch.device | None:
 
 
 def quiet_lightning() -> None:
-    """Leave out Lightning's hints about workers and logging intervals, which are about other set-ups than this one."""
-    hints = (".*does not have many workers.*", ".*LeafSpec.*", ".*smaller than the logging interval.*", ".*LightningCLI's args.*")
+    """Leave out Lightning's hints about workers, logging intervals and so on, which are about other set-ups than this one."""
+    hints = (
+        ".*no pre-optimization state.*",
+        ".*does not have many workers.*",
+        ".*LeafSpec.*",
+        ".*smaller than the logging interval.*",
+        ".*LightningCLI's args.*",
+    )
     for message in hints:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)

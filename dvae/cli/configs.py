@@ -19,6 +19,8 @@ __all__ = ["MODE", "ConfigFile", "current", "find_config", "given", "run_name"]
 MODE = "dvae"
 """jsonargparse's name for the way that configs are read here."""
 
+_SHELVES = ("", "model", "estimator")
+
 # Texts up to this length cannot hold enough to take long.
 _SHORT = 1000
 
@@ -26,15 +28,22 @@ _SHORT = 1000
 class ConfigFile(ActionConfigFile):
     """``--config``, which also takes the names of the package's own files."""
 
+    shelves: Sequence[str] = _SHELVES
+    """See :func:`find_config`."""
+
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
-        path = find_config(values)
+        path = find_config(values, self.shelves)
         if not _is_text(path):
             check_yaml(path)
         super().__call__(parser, cfg, path, option_string)  # type: ignore[no-untyped-call]
 
 
-def find_config(name: str) -> str:
+def find_config(name: str, shelves: Sequence[str] = _SHELVES) -> str:
     """The file that ``--config`` means: one at that path, or one of the package's, called ``l1``, ``model/l1`` or with its path.
+
+    Arguments:
+        name: as given.
+        shelves: folders of the package's configs in which it is looked for.
 
     Raises:
         InputError: there is none.
@@ -43,10 +52,13 @@ def find_config(name: str) -> str:
         return name
     folder = bundled_folder("configs")
     tail = name.removeprefix("configs/").removesuffix(".yaml")
-    for place in ("", "model", "estimator"):
-        if (folder / place / f"{tail}.yaml").is_file():
-            return str(folder / place / f"{tail}.yaml")
-    known = sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml") if path.parent != folder)
+    for place in shelves:
+        for path in (folder / place / f"{tail}.yaml", folder / f"{tail}.yaml"):
+            if path.is_file() and (path.parent == folder or path.parent.name in shelves):
+                return str(path)
+    known = sorted(
+        f"{place}/{path.stem}" for place in shelves if place for path in (folder / place).glob("*.yaml") if path.stem != "base"
+    )
     hint = did_you_mean(tail, known) or did_you_mean(tail, [Path(path).name for path in known])
     raise InputError(f"config {name} does not exist, and the package has {', '.join(known)}{hint}")
 
@@ -56,27 +68,27 @@ def _is_text(config: str) -> bool:
     return "{" in config or "\n" in config
 
 
-def run_name(arguments: Sequence[str]) -> str:
+def run_name(arguments: Sequence[str], shelves: Sequence[str] = _SHELVES) -> str:
     """What a run is called after the configs that it is made of."""
-    return "_".join(Path(path).stem for path in _configs(arguments) if not _is_text(path)) or "run"
+    return "_".join(Path(path).stem for path in _configs(arguments, shelves) if not _is_text(path)) or "run"
 
 
-def given(arguments: Sequence[str]) -> list[tuple[str, Any]]:
+def given(arguments: Sequence[str], shelves: Sequence[str] = _SHELVES) -> list[tuple[str, Any]]:
     """Every setting that config files and flags give, in their order: (key with dots, value), a class under its argument's key."""
     pairs: list[tuple[str, Any]] = []
     for flag, value in _flags(arguments):
         if flag in ("config", "c"):
-            path = find_config(value or "")
+            path = find_config(value or "", shelves)
             pairs += _flat(current(check_yaml_text(path, "config") if _is_text(path) else check_yaml(path)))
         else:
             pairs.append((flag.replace(".init_args.", ".").removesuffix(".class_path"), value))
     return pairs
 
 
-def _configs(arguments: Sequence[str]) -> Iterator[str]:
+def _configs(arguments: Sequence[str], shelves: Sequence[str]) -> Iterator[str]:
     for flag, value in _flags(arguments):
         if flag in ("config", "c"):
-            yield find_config(value or "")
+            yield find_config(value or "", shelves)
 
 
 def _flags(arguments: Sequence[str]) -> Iterator[tuple[str, str | None]]:

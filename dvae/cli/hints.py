@@ -34,13 +34,17 @@ _SHELVES = (
 )
 
 
-def explain(pairs: Sequence[tuple[str, Any]]) -> str | None:
+_DEFAULTS: Mapping[str, type] = {"model": DiscreteVAE, "model.estimator": RELAX, "data": BinarizedMNIST}
+
+
+def explain(pairs: Sequence[tuple[str, Any]], defaults: Mapping[str, type] = _DEFAULTS) -> str | None:
     """The first thing that is wrong with the model's and the data's settings, as one sentence; None where nothing is found.
 
     Arguments:
         pairs: see :func:`dvae.cli.configs.given`.
+        defaults: the classes where no others are named, by key.
     """
-    classes: dict[str, type] = {"model": DiscreteVAE, "model.estimator": RELAX, "data": BinarizedMNIST}
+    classes = dict(defaults)
     for key, value in pairs:
         if key.split(".")[0] in ("model", "data") and not key.endswith(".help") and (sentence := _wrong(key, value, classes)):
             return sentence
@@ -51,6 +55,8 @@ def _missing(given: Iterable[str], classes: Mapping[str, type]) -> str | None:
     """The first argument that a class needs and was not given."""
     keys = set(given)
     for key, cls in classes.items():
+        if issubclass(cls, nn.Module) and key.endswith(".network"):
+            continue  # which gets its sizes from what it is in
         for name, parameter in inspect.signature(cls).parameters.items():
             needed = parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
             if needed and not any(own == f"{key}.{name}" or own.startswith(f"{key}.{name}.") for own in keys):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -10,7 +9,7 @@ from jsonargparse import ArgumentParser
 from pytorch_lightning.cli import LightningArgumentParser
 
 from dvae.cli import hints
-from dvae.cli.arguments import flags_of, usage_sentence
+from dvae.cli.arguments import flags_of, innermost, usage_sentence
 from dvae.cli.errors import UsageError, told
 from dvae.cli.help import Wide, readable
 from dvae.data import BinarizedMNIST  # with the package, the data modules' short names are known to the parser
@@ -59,25 +58,7 @@ class Parser(LightningArgumentParser):
             raise InputError(told_by_the_library) from ex
         sentence = hints.explain(type(self).settings)
         program = self.prog.replace(" [options]", "")
-        raise UsageError(sentence or usage_sentence(_last_part(message), flags_of(self), program)) from ex
-
-
-def _last_part(message: str) -> str:
-    """What is wrong in the innermost of the errors that jsonargparse has wrapped in each other."""
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip(" -")]
-    found = re.match(r'Parser key "([\w.]+)":', message)
-    if found is None:
-        return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1]}"
-    value = lines[-1].removeprefix("Given value: ")
-    if nested := re.match(r"NestedArg\(key='([\w.]+)', val=(.*)\)$", value):
-        return f"--{found[1]}.{nested[1]} cannot be {nested[2]}; a list is written '[a, b]'"
-    if value.startswith("Namespace("):  # a class and all of its arguments: what is wrong with it says more
-        wrapping = ("Parser key", "Does not", "Subtypes", "Errors", "Expected", "Given")
-        reasons = [line for line in lines if not line.startswith(wrapping)]
-        return f"--{found[1]}: {reasons[0] if reasons else value[:100]}"
-    glued = re.search(r"\{.*:\S", value)
-    blanks = "; in YAML a blank follows every colon, as in {beta: {0: 0, 5000: 1}}" if glued else ""
-    return f"--{found[1]} cannot be {value[:200]}{blanks}"
+        raise UsageError(sentence or usage_sentence(innermost(message), flags_of(self), program)) from ex
 
 
 def _with_the_defaults_classes(text: str) -> str:

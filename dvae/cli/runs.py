@@ -50,9 +50,9 @@ class MetricsTable(CSVLogger):
         super().log_metrics({**metrics, "seconds": round(time.monotonic() - self.started, 3)}, step)
 
 
-def base_config() -> Path:
-    """The file that every run's config starts from."""
-    return bundled_folder("configs") / "base.yaml"
+def base_config(folder: str = "") -> Path:
+    """The file that every run's config starts from, in a folder of the package's configs."""
+    return bundled_folder("configs") / folder / "base.yaml"
 
 
 def run_table(runs: str, name: str) -> MetricsTable:
