@@ -37,6 +37,7 @@ COMMANDS = {
     "variance": "compare the variance of estimators' gradients at a checkpoint",
     "toy": "rerun the RELAX paper's toy problem: loss, gradient variance and control variates",
     "certify": "measure an estimator's bias and variance against exact enumeration",
+    "rl": "policies: train them with the same estimators, evaluate and compare them",
     "completion": "print a script that completes this command's arguments in bash, zsh or tcsh",
 }
 """What each command does, in one line."""
@@ -49,7 +50,7 @@ def main(args: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if args is None else args)
     command, *rest = arguments or ["--help"]
     if command == "help" and rest:
-        command, rest = rest[0], ["--help"]
+        command, rest = rest[0], [*rest[1:], "--help"]
     if command in ("-h", "--help", "help"):
         print(_usage())
         return 0

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import io
 from collections.abc import Sequence
+from typing import Any
 
 from jsonargparse import ArgumentParser
 
@@ -33,12 +34,21 @@ def _whole_parser() -> ArgumentParser:
     parser = ArgumentParser(prog="dvae")
     commands = parser.add_subcommands()
     for name, description in dvae.COMMANDS.items():
-        page = io.StringIO()
-        with contextlib.redirect_stdout(page), contextlib.suppress(SystemExit):
-            dvae.main([name, "--help"])
-        own = ArgumentParser()
-        for flag in flags_in(page.getvalue()):
-            if flag not in ("--help", "--print_config"):
-                own.add_argument(flag)
+        own = _parser_of(dvae, [name])
         commands.add_subcommand(name, own, help=description)
+        if name == "rl":
+            below = own.add_subcommands()
+            for lower, text in importlib.import_module("dvae.cli.rl").COMMANDS.items():
+                below.add_subcommand(lower, _parser_of(dvae, [name, lower]), help=text)
+    return parser
+
+
+def _parser_of(dvae: Any, command: Sequence[str]) -> ArgumentParser:
+    page = io.StringIO()
+    with contextlib.redirect_stdout(page), contextlib.suppress(SystemExit):
+        dvae.main([*command, "--help"])
+    parser = ArgumentParser()
+    for flag in flags_in(page.getvalue()):
+        if flag not in ("--help", "--print_config"):
+            parser.add_argument(flag)
     return parser

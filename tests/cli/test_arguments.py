@@ -103,6 +103,7 @@ def test_completion_script_knows_commands_and_flags(capsys):
     script = capsys.readouterr().out
     assert "certify" in script
     assert "--num_samples" in script
+    assert "--model.entropy_bonus" in script  # of dvae rl fit
 
 
 def test_completion_says_what_it_needs(refused, monkeypatch):
