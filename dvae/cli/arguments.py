@@ -31,6 +31,7 @@ __all__ = [
     "innermost",
     "names",
     "numbers",
+    "parted",
     "quiet_lightning",
     "renamed",
     "write_json",
@@ -131,6 +132,23 @@ def numbers(text: str | list[float]) -> list[float]:
         return text if isinstance(text, list) else [float(part) for part in names(text)]
     except ValueError:
         raise ValueError(f"expected numbers such as 0.45,0.499, got {text!r}") from None
+
+
+def parted(arguments: Sequence[str], flags: Sequence[str]) -> tuple[list[str], list[str]]:
+    """A command's own arguments, and those that go on to another command's parser.
+
+    Arguments:
+        arguments: as the shell gives them.
+        flags: the command's own.
+    """
+    own: list[str] = []
+    further: list[str] = []
+    into = own
+    for argument in arguments:
+        if argument.startswith("--") or argument in ("-h", "-c"):
+            into = own if argument.partition("=")[0] in (*flags, "-h", "--help") else further
+        into.append(argument)
+    return own, further
 
 
 def add_checkpoint(parser: ArgumentParser, several: bool = False) -> None:

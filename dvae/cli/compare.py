@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from rich.progress import Progress
 
 from dvae.cli import configs, fit
-from dvae.cli.arguments import Parser, flags_of, names, quiet_lightning, write_json
+from dvae.cli.arguments import Parser, flags_of, names, parted, quiet_lightning, write_json
 from dvae.cli.comparison import Choice, Comparison, Model, Run, choose, setting_label, stopped
 from dvae.cli.errors import UsageError, did_you_mean
 from dvae.cli.evaluate import evaluations, with_error
@@ -47,7 +47,7 @@ _FIGURES = ("train_elbo", "elbo", "importance_weighted_bound", "log_variance_log
 def main(command: str, arguments: Sequence[str]) -> int:
     """Train, evaluate and tabulate."""
     parser = _parser(command)
-    own, further = _parted(arguments, flags_of(parser))
+    own, further = parted(arguments, flags_of(parser))
     args = parser.parse_args(own)
     quiet_lightning()
     further = _for_every_run(further, args.max_steps)
@@ -90,18 +90,6 @@ def _parser(command: str) -> Parser:
     text = "folder for figures.json and curves.png; default: the comparison's"
     parser.add_argument("--out", type=str | None, default=None, help=text)
     return parser
-
-
-def _parted(arguments: Sequence[str], flags: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The command's own arguments, and those that go on to ``dvae fit``."""
-    own: list[str] = []
-    further: list[str] = []
-    into = own
-    for argument in arguments:
-        if argument.startswith("--") or argument in ("-h", "-c"):
-            into = own if argument.partition("=")[0] in (*flags, "-h", "--help") else further
-        into.append(argument)
-    return own, further
 
 
 def _for_every_run(further: Sequence[str], max_steps: int | None) -> list[str]:

@@ -27,7 +27,7 @@ from dvae.training import record
 from dvae.training.callbacks import BestCheckpoint, LastCheckpoint, ProgressBar
 from dvae.training.checkpoints import Checkpoint, DurableCheckpointIO
 
-__all__ = ["SHELVES", "main"]
+__all__ = ["SHELVES", "main", "settings"]
 
 SHELVES = ("rl",)
 """Where the package's configs of policies are."""
@@ -134,6 +134,12 @@ def _require_estimator(given: Sequence[str]) -> None:
     if of_it and not {"model.estimator", "ckpt_path"} & set(given):
         name = of_it[0].removeprefix("model.estimator.")
         raise InputError(f"model.estimator must be given, the class whose argument {name} is: --model.estimator RELAX, say")
+
+
+def settings(command: str, arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """What ``dvae rl fit`` would make of arguments: those of the model and of the environments, and the folder of runs."""
+    config = _parser(command, arguments).parse_args(arguments)
+    return config.model.as_dict(), config.data.as_dict(), config.runs
 
 
 # Going on

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dvae.config import import_class
 from dvae.errors import InputError
 from dvae.estimators import GradientEstimator
-from dvae.latents import Categorical, Gaussian, Latent
+from dvae.latents import Categorical, Gaussian, Latent, Spec
 from dvae.networks import Linear
 from dvae.rl.advantages import credited
+from dvae.rl.arms import ARMS, Networks
 from dvae.rl.environments import Vectorized, require_gymnasium
 from dvae.rl.module import PolicyGradient
 from dvae.rl.rollouts import collect
@@ -23,22 +25,28 @@ from dvae.rl.together import Together
 if TYPE_CHECKING:
     import gymnasium
 
-__all__ = ["PolicyReport", "TabularProcess", "certify_policy", "vector_environment"]
+__all__ = ["PolicyReport", "TabularProcess", "certify_arm", "certify_policy", "vector_environment"]
 
 _NUM_STATES, _HORIZON = 3, 3
 _AGENTS, _ENVIRONMENTS = 50, 100
 _FITS = 60
+_NETWORKS = Networks((16, 16), "tanh")
 
 
 class PolicyReport(NamedTuple):
     """What :func:`certify_policy` found on one process.
 
+    name, latent: of the estimator, and of its actions' family.
+    unbiased: whether it says so.
     process: how it was acted in.
     max_z: the largest |z| over the policy's parameters.
     bias: length of (mean gradient - exact gradient) relative to the exact one's.
     variance: of one rollout's gradient, summed over parameters.
     """
 
+    name: str
+    latent: str
+    unbiased: bool
     process: str
     max_z: float
     bias: float
@@ -246,6 +254,39 @@ def certify_policy(
     return reports
 
 
+def certify_arm(name: str, *, num_actions: int = 3, num_episodes: int = 200_000, seed: int = 0) -> list[PolicyReport]:
+    """Certify an arm of :data:`dvae.rl.ARMS`, or an estimator by its import path, with every kind of action that it takes.
+
+    Arguments:
+        name: of the arm, or the path of a class.
+        num_actions, num_episodes, seed: as of :func:`certify_policy`.
+
+    Raises:
+        InputError: there is no such arm, or the estimator takes no kind of action.
+    """
+    if name not in ARMS and "." not in name:
+        raise InputError(f"estimators must be out of {', '.join(ARMS)} or import paths, got {name}")
+    reports: list[PolicyReport] = []
+    reason = ""
+    for latent in (Categorical, Gaussian):
+        spec = Spec(latent, 1, num_actions if latent is Categorical else None)
+
+        def made(spec: Spec = spec) -> GradientEstimator:
+            if name in ARMS:
+                return ARMS[name].estimator(spec, _NETWORKS)
+            return import_class(name, GradientEstimator, "estimators")()
+
+        try:
+            made().require_support(latent)
+        except InputError as error:
+            reason = str(error)
+            continue
+        reports += certify_policy(made, latent=latent, num_actions=num_actions, num_episodes=num_episodes, seed=seed)
+    if not reports:
+        raise InputError(reason)
+    return [own._replace(name=name) for own in reports]
+
+
 def _linear(weights: Tensor) -> nn.Module:
     policy = Linear(weights.shape[1], weights.shape[0])
     with torch.no_grad():
@@ -292,7 +333,9 @@ def _report(model: PolicyGradient, environments: Vectorized, exact: Tensor, num_
     z = torch.where(error > 0, mean / error.clamp(min=1e-300), 0.0)
     name = "whole episodes, returns" if whole else "fixed steps, bootstrapped with the exact V"
     bias = mean.norm() / exact.norm()
-    return PolicyReport(name, z.abs().max().item(), bias.item(), (squares / num_rollouts - mean.square().sum()).item())
+    estimator = model.agents.estimator
+    about = (type(estimator).__name__, model.agents.action.family.__name__, estimator.unbiased)
+    return PolicyReport(*about, name, z.abs().max().item(), bias.item(), (squares / num_rollouts - mean.square().sum()).item())
 
 
 def _has_phi(model: PolicyGradient) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dvae.errors import InputError
+from dvae.latents import Spec
 from dvae.rl.advantages import credited
 from dvae.rl.agent import Agent, PhiObjective
 from dvae.rl.arms import ARMS, Networks
@@ -18,7 +19,7 @@ from dvae.rl.module import PolicyGradient
 from dvae.rl.rollouts import Rollout, collect
 from dvae.rl.together import Together
 
-__all__ = ["ArmVariance", "policy_variance"]
+__all__ = ["ArmVariance", "default_arms", "networks_of", "policy_variance"]
 
 
 _PAPER = Networks((10, 10), "relu")
@@ -170,6 +171,18 @@ class _Measured:
 
 def _error(values: Tensor) -> float:
     return values.std().item() / len(values) ** 0.5 if len(values) > 1 else math.nan
+
+
+def default_arms(action: Spec) -> list[str]:
+    """The arms that fit a kind of action; of those that were released with the paper too."""
+    fitting = []
+    for name, arm in ARMS.items():
+        try:
+            arm.estimator(action, _PAPER).require_support(action.family)
+        except InputError:
+            continue
+        fitting.append(name)
+    return fitting
 
 
 def networks_of(value: Mapping[str, Any] | None) -> Networks:
