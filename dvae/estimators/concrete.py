@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective
-from dvae.latents import Bernoulli, Categorical, Discrete
+from dvae.latents import Bernoulli, Categorical, Discrete, PlackettLuce
 
 __all__ = ["Concrete"]
 
@@ -46,7 +46,7 @@ class Concrete(GradientEstimator[Discrete]):
 
     reference = "Maddison et al. 2017"
     unbiased = False
-    latents = (Bernoulli, Categorical)
+    latents = (Bernoulli, Categorical, PlackettLuce)
     differentiates = True
     evaluations_per_sample = 2
     _temperature: Tensor

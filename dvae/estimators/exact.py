@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective
-from dvae.latents import Bernoulli, Categorical, Discrete
+from dvae.latents import Bernoulli, Categorical, Discrete, PlackettLuce
 
 __all__ = ["Exact"]
 
@@ -37,7 +37,7 @@ class Exact(GradientEstimator[Discrete]):
         tensor([[0.2500, 0.2500, 0.2500]])
     """
 
-    latents = (Bernoulli, Categorical)
+    latents = (Bernoulli, Categorical, PlackettLuce)
     evaluations_per_sample = None
 
     def gradient(self, f: Objective, q: Discrete, draw: Draw, context: Tensor | None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from dvae.errors import InputError
 from dvae.estimators.antithetic import DisARM
 from dvae.estimators.base import Draw, GradientEstimator, Objective
-from dvae.latents import Bernoulli, Categorical, Gaussian, Latent
+from dvae.latents import Bernoulli, Categorical, Gaussian, Latent, PlackettLuce
 
 __all__ = ["VIMCO", "MultiSampleDisARM"]
 
@@ -48,7 +48,7 @@ class VIMCO(GradientEstimator[Latent]):
     """
 
     reference = "Mnih & Rezende 2016"
-    latents = (Bernoulli, Categorical, Gaussian)
+    latents = (Bernoulli, Categorical, Gaussian, PlackettLuce)
     multi_sample = True
 
     def __init__(self, num_samples: int = 5, mean: Literal["geometric", "arithmetic"] = "geometric") -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective
-from dvae.latents import Bernoulli, Categorical, Gaussian, Latent
+from dvae.latents import Bernoulli, Categorical, Gaussian, Latent, PlackettLuce
 from dvae.networks import MLP
 
 __all__ = ["LOO", "NVIL", "REINFORCE"]
@@ -46,7 +46,7 @@ class REINFORCE(GradientEstimator[Latent]):
     """
 
     reference = "Williams 1992"
-    latents = (Bernoulli, Categorical, Gaussian)
+    latents = (Bernoulli, Categorical, Gaussian, PlackettLuce)
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class LOO(GradientEstimator[Latent]):
     """
 
     reference = "Kool, van Hoof & Welling 2019"
-    latents = (Bernoulli, Categorical, Gaussian)
+    latents = (Bernoulli, Categorical, Gaussian, PlackettLuce)
 
     def __init__(self, num_samples: int = 2) -> None:
         if num_samples < 2:
@@ -143,7 +143,7 @@ class NVIL(GradientEstimator[Latent]):
     """
 
     reference = "Mnih & Gregor 2014"
-    latents = (Bernoulli, Categorical, Gaussian)
+    latents = (Bernoulli, Categorical, Gaussian, PlackettLuce)
 
     def __init__(
         self,

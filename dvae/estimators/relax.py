@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective, value_and_derivative
 from dvae.estimators.control_variates import Surrogate, controlled, weight_penalty
-from dvae.latents import Bernoulli, Categorical, Discrete
+from dvae.latents import Bernoulli, Categorical, Discrete, PlackettLuce
 
 __all__ = ["REBAR", "RELAX"]
 
@@ -51,7 +51,7 @@ class REBAR(GradientEstimator[Discrete]):
     """
 
     reference = "Tucker et al. 2017"
-    latents = (Bernoulli, Categorical)
+    latents = (Bernoulli, Categorical, PlackettLuce)
     differentiates = True
     evaluations_per_sample: int | None = 2
 

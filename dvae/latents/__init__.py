@@ -22,5 +22,6 @@ from dvae.latents.bernoulli import Bernoulli
 from dvae.latents.categorical import Categorical
 from dvae.latents.families import FAMILIES, of
 from dvae.latents.gaussian import Gaussian
+from dvae.latents.permutation import PlackettLuce
 
-__all__ = ["FAMILIES", "Bernoulli", "Categorical", "Discrete", "Gaussian", "Latent", "Spec", "of"]
+__all__ = ["FAMILIES", "Bernoulli", "Categorical", "Discrete", "Gaussian", "Latent", "PlackettLuce", "Spec", "of"]

@@ -10,10 +10,11 @@ from dvae.latents.base import Latent
 from dvae.latents.bernoulli import Bernoulli
 from dvae.latents.categorical import Categorical
 from dvae.latents.gaussian import Gaussian
+from dvae.latents.permutation import PlackettLuce
 
 __all__ = ["FAMILIES", "of"]
 
-FAMILIES: tuple[type[Latent], ...] = (Bernoulli, Categorical, Gaussian)
+FAMILIES: tuple[type[Latent], ...] = (Bernoulli, Categorical, Gaussian, PlackettLuce)
 """All families of the library."""
 
 

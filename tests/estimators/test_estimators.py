@@ -652,7 +652,7 @@ def test_an_f_without_a_derivative_serves_those_that_need_none_and_is_refused_by
 def test_estimators_refuse_latents_that_their_equation_is_not_for(categorical):
     with pytest.raises(InputError, match="DisARM is for Bernoulli latents, got Categorical"):
         DisARM()(quadratic, categorical)
-    with pytest.raises(InputError, match="REBAR is for Bernoulli or Categorical latents, got Gaussian"):
+    with pytest.raises(InputError, match="REBAR is for Bernoulli or Categorical or PlackettLuce latents, got Gaussian"):
         dvae.DiscreteVAE(REBAR(), latent="Gaussian")
 
 

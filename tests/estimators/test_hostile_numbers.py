@@ -9,10 +9,15 @@ from hypothesis import strategies as st
 
 import dvae
 from dvae.estimators import CATALOGUE, Concrete, GradientEstimator, GumbelStraightThrough
-from dvae.latents import Bernoulli, Categorical, Gaussian, Latent
+from dvae.latents import Bernoulli, Categorical, Gaussian, Latent, PlackettLuce
 from dvae.training.step import step_loss
 
-FAMILIES: dict[str, type[Latent]] = {"Bernoulli": Bernoulli, "Categorical": Categorical, "Gaussian": Gaussian}
+FAMILIES: dict[str, type[Latent]] = {
+    "Bernoulli": Bernoulli,
+    "Categorical": Categorical,
+    "Gaussian": Gaussian,
+    "PlackettLuce": PlackettLuce,
+}
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 COMBINATIONS = [(name, family) for name, make in CATALOGUE.items() for family, cls in FAMILIES.items() if cls in make().latents]
 

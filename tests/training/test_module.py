@@ -142,7 +142,7 @@ def test_one_backward_gives_theta_the_elbo_and_phi_the_variance():
     torch.testing.assert_close(log_temperature.grad, (up - down) / 2e-6, rtol=1e-4, atol=1e-6)
 
 
-FAMILIES = {"Bernoulli": {}, "Categorical": {"num_classes": 3}, "Gaussian": {}}
+FAMILIES = {"Bernoulli": {}, "Categorical": {"num_classes": 3}, "Gaussian": {}, "PlackettLuce": {}}
 COMBINATIONS = [
     (name, latent)
     for name, make in CATALOGUE.items()
