@@ -37,6 +37,8 @@ class Latent:
     """How many trailing dimensions of a sample belong to one example."""
     binary: ClassVar[bool] = False
     """Whether a code is made of bits, eight of which are stored in a byte."""
+    closed_kl: ClassVar[bool] = True
+    """Whether :meth:`entropy` and :meth:`kl` are known in closed form."""
     torch_class: ClassVar[type[Distribution] | None] = None
     """The class of ``torch.distributions`` whose variables are this family's; None where there is none."""
     example_scale: ClassVar[float] = 1.0

@@ -59,11 +59,11 @@ class VAE(Controls):
         num_pixels: size of x; by default that of ``image_shape``, else 784.
         image_shape: (channels, height, width) of x where it is an image; by default one square channel, where it can be.
         num_latents: D, latents in each layer.
-        latent: their family: "Bernoulli", "Categorical" or "Gaussian" (continuous), or a class derived from
-            :class:`dvae.latents.Latent`, or its import path.
+        latent: their family: "Bernoulli", "Categorical", "Gaussian" (continuous) or "PlackettLuce" (the order of ``num_latents``
+            items), or a class derived from :class:`dvae.latents.Latent`, or its import path.
         num_classes: C of categorical latents; None for the others.
         num_layers: L, stochastic layers.
-        kl: "sampled", as in the paper, or "analytic", with closed forms where they exist (lower variance).
+        kl: "sampled", as in the paper, or "analytic", with closed forms (lower variance), which all families but orders have.
         beta: weight of the KL in what training maximises (Higgins et al. 2017). What is called ELBO stays the ELBO.
         free_bits: nats of an example's KL that cost nothing (Kingma et al. 2016, one group); None for none. It needs the analytic
             KL, which with several layers is that given the samples of those below the top.
@@ -112,6 +112,7 @@ class VAE(Controls):
         self.num_pixels, self.num_latents, self.num_layers = num_pixels, num_latents, num_layers
         self.kl = kl
         self.latent = Spec.of(latent, num_latents, num_classes)
+        self._require_closed_kl(kl == "analytic", free_bits is not None, kl_balance is not None)
         # The estimator first, then from the pixels up: as they would be made before they are handed over, from the same seed.
         first = RELAX() if estimator is None else instantiate(estimator, GradientEstimator, "estimator")
         self.likelihood = Bernoulli() if likelihood is None else instantiate(likelihood, Likelihood, "likelihood")
@@ -126,6 +127,12 @@ class VAE(Controls):
         self.register_buffer("output_bias", torch.zeros(num_pixels * self.likelihood.outputs_per_pixel))
         self.register_buffer("mean_is_set", torch.tensor(False))
         self.hold(beta, free_bits, kl_balance)
+
+    def _require_closed_kl(self, *asked: bool) -> None:
+        family = self.latent.family
+        for name, is_asked in zip(("kl='analytic'", "free_bits", "kl_balance"), asked, strict=True):
+            if is_asked and not family.closed_kl:
+                raise InputError(f"{name} needs the KL in closed form, which {family.__name__} latents do not have: leave it out")
 
     # The estimators
 
@@ -280,7 +287,7 @@ class VAE(Controls):
         return self.infer(0, self.flat_input(x), []).mode()
 
     def codes(self, x: Tensor) -> Tensor:
-        """The most probable code of each x, all layers side by side, [B, L D]: bits or classes, uint8, or means of Gaussians.
+        """The most probable code of each x, all layers in a row, [B, L D]: bits, classes or ranks, uint8, or means of Gaussians.
 
         A layer's code is the mode of its distribution given the mode of the layer before.
         """

@@ -121,7 +121,7 @@ def test_float32_is_within_its_rounding_of_float64(name, family):
                 torch.testing.assert_close(actual[part].double(), value, atol=tolerance, rtol=0, msg=f"{part} at scale {scale}")
 
 
-@pytest.mark.parametrize("latent", ["Bernoulli", "Categorical"])
+@pytest.mark.parametrize("latent", ["Bernoulli", "Categorical", "PlackettLuce"])
 def test_model_with_extreme_weights_and_pixels_has_a_finite_loss(latent):
     """Weights in the hundreds drive every logit to its end, in the encoder, the decoder and the prior."""
     num_classes = 3 if latent == "Categorical" else None

@@ -73,7 +73,8 @@ def example(estimator: GradientEstimator, family: type[Latent], num_latents: int
 
 def two_layer_example(estimator: GradientEstimator, family: type[Latent]) -> Spec | None:
     """The spec of both layers of a model whose states can be enumerated; None where there is none."""
-    for num_latents in (1,) if estimator.multi_sample else (2, 1):
+    fewest = 2 if _num_states(replace(family.example(2), num_variables=1)) == 1 else 1  # one item has one order alone
+    for num_latents in (fewest,) if estimator.multi_sample else (fewest + 1, fewest):
         latent = replace(family.example(2), num_variables=num_latents)
         if _num_states(latent) ** 2 <= _MAX_TUPLES and not _too_many(estimator, latent, 2):
             return latent
