@@ -22,6 +22,20 @@ from dvae.latents.bernoulli import Bernoulli
 from dvae.latents.categorical import Categorical
 from dvae.latents.families import FAMILIES, of
 from dvae.latents.gaussian import Gaussian
-from dvae.latents.permutation import PlackettLuce
+from dvae.latents.permutation import PlackettLuce, permutation_matrix
+from dvae.latents.sorting import NeuralSortPlackettLuce, SinkhornPlackettLuce
 
-__all__ = ["FAMILIES", "Bernoulli", "Categorical", "Discrete", "Gaussian", "Latent", "PlackettLuce", "Spec", "of"]
+__all__ = [
+    "FAMILIES",
+    "Bernoulli",
+    "Categorical",
+    "Discrete",
+    "Gaussian",
+    "Latent",
+    "NeuralSortPlackettLuce",
+    "PlackettLuce",
+    "SinkhornPlackettLuce",
+    "Spec",
+    "of",
+    "permutation_matrix",
+]
