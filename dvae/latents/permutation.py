@@ -193,9 +193,13 @@ class PlackettLuce(Discrete):
         return math.factorial(self.logits.shape[-1])
 
     def enumerate(self) -> Tensor:
-        """All n! orders as ranks, [n!, n]."""
-        items = range(self.logits.shape[-1])
-        return torch.tensor(list(itertools.permutations(items)), dtype=self.logits.dtype, device=self.logits.device)
+        """All n! orders as ranks, [n!, n], those of a smaller first rank first."""
+        ranks = torch.zeros(1, 0, dtype=self.logits.dtype, device=self.logits.device)
+        for taken in range(self.logits.shape[-1]):
+            # A new first item of each rank, from which on the others' ranks are one more.
+            first = torch.arange(taken + 1, dtype=ranks.dtype, device=ranks.device)[:, None, None].expand(-1, len(ranks), 1)
+            ranks = torch.cat([first, ranks + (ranks >= first)], -1).flatten(0, 1)
+        return ranks
 
     def _in(self, order: Tensor) -> Tensor:
         """The logits in an order of items, [*, B, n]."""
