@@ -18,20 +18,19 @@ __all__ = ["plot_curves", "plot_surrogates"]
 
 def plot_curves(runs: Sequence[ToyRun], path: str | Path) -> Path:
     """Expected loss and log-variance against iterations: median over seeds, and a band from the 10th to the 90th percentile."""
-    targets = list(dict.fromkeys(run.target for run in runs))
-    figure, axes = _subplots(2, len(targets), (5.5 * len(targets), 7))
+    problems = list(dict.fromkeys((run.problem, run.least, run.most) for run in runs))
+    figure, axes = _subplots(2, len(problems), (5.5 * len(problems), 7))
     colours = _colours(runs)
-    for column, target in enumerate(targets):
-        for run in (run for run in runs if run.target == target):
+    for column, (problem, best, worst) in enumerate(problems):
+        for run in (run for run in runs if run.problem == problem):
             for row, values in enumerate((run.loss, run.log_variance)):
                 low, middle, high = torch.quantile(values.double(), torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64), dim=1)
                 axis = axes[row][column]
                 axis.plot(run.iterations, middle, color=colours[run.estimator], label=run.estimator)
                 axis.fill_between(run.iterations, low, high, color=colours[run.estimator], alpha=0.2, linewidth=0)
-        best, worst = sorted(((1 - target) ** 2, target**2))
         axes[0][column].axhline(best, color="black", linestyle=":", linewidth=1)
         axes[0][column].set_ylim(best - 0.05 * (worst - best), worst + 0.05 * (worst - best))
-        axes[0][column].set_title(f"t = {target:g}")
+        axes[0][column].set_title(problem)
         axes[1][column].set_xlabel("iterations")
         axes[0][column].ticklabel_format(axis="y", useOffset=False)
     axes[0][0].set_ylabel("expected loss (dotted: the least)")

@@ -1,31 +1,25 @@
-r"""The toy problem of Tucker et al. 2017 and Grathwohl et al. 2018: one Bernoulli variable, many seeds at once.
-
-.. math:: \min_l E_{b \sim \text{Bernoulli}(\sigma(l))}[(b - t)^2]
-
-At t = .499 the two losses, .249001 and .251001, are nearly the same: a gradient with any noise drowns in it.
-"""
+"""Many seeds of a toy at once."""
 
 from __future__ import annotations
 
 import csv
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import stack_module_state
 
-from dvae.config import Module, import_class
+from dvae.config import import_class
 from dvae.errors import InputError
-from dvae.estimators import CATALOGUE, REBAR, RELAX, GradientEstimator
+from dvae.estimators import CATALOGUE, REBAR, Exact, GradientEstimator
 from dvae.files import written_whole
 from dvae.functional import caller
-from dvae.latents import Bernoulli
-from dvae.networks import MLP
+from dvae.latents import Discrete, Latent
 
-__all__ = ["SoftSurrogate", "ToyRun", "toy", "toy_estimator", "write_csv"]
+__all__ = ["ToyProblem", "ToyRun", "estimator_for", "run", "write_csv"]
 
 
 _EVALUATIONS = 100
@@ -33,22 +27,27 @@ _EVALUATIONS = 100
 _VARIANCE_DRAWS = 1000
 
 
-class SoftSurrogate(Module):
-    """The toy's control variate, Q(sigmoid(z / T)) with a small tanh network Q that starts at zero (Grathwohl et al. 2018).
+class ToyProblem(NamedTuple):
+    """A minimisation over the logits of one example's latents, which start at 0.
 
-    Arguments:
-        hidden: units of Q.
-        temperature: the initial T.
+    name: as a figure's title has it.
+    target: its number: t, or epsilon.
+    family, num_latents: of the latents.
+    f: samples [*, D] to minus the loss [*].
+    expected_loss: logits [seeds, D] to the exact expected loss [seeds].
+    least, most: the range of losses that a figure shows.
+    special: makes the estimators that are not the catalogue's, by name.
     """
 
-    def __init__(self, hidden: int = 10, temperature: float = 0.5) -> None:
-        super().__init__()
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(temperature)))
-        self.q = MLP(1, 1, [hidden], output_scale=0.0)
-
-    def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """[*, B, 1] to [*, B]."""
-        return self.q(torch.sigmoid(z / self.log_temperature.exp())).squeeze(-1)
+    name: str
+    target: float
+    family: type[Latent]
+    num_latents: int
+    f: Callable[[Tensor], Tensor]
+    expected_loss: Callable[[Tensor], Tensor]
+    least: float
+    most: float
+    special: Mapping[str, Callable[[], GradientEstimator]]
 
 
 class ToyRun(NamedTuple):
@@ -56,80 +55,65 @@ class ToyRun(NamedTuple):
 
     iterations: [N], after how many updates the rest was measured.
     loss: [N, seeds], the exact expected loss.
-    log_variance: [N, seeds], natural logarithm of the variance of 1,000 fresh gradients.
+    log_variance: [N, seeds], natural logarithm of the variance of 1,000 fresh gradients, summed over components.
+    least, most: the range of losses that a figure shows.
     u, surrogate: [U] and [U, seeds], the control variate at the end (in units of the loss) along the uniform behind z; None for
-        estimators whose control variate is not a function of z.
+        estimators whose control variate is not a function of one z.
     """
 
     estimator: str
+    problem: str
     target: float
     iterations: Tensor
     loss: Tensor
     log_variance: Tensor
+    least: float
+    most: float
     u: Tensor
     surrogate: Tensor | None
 
 
-def toy_estimator(name: str) -> GradientEstimator:
-    """The estimator of that name: the toy's own RELAX, one of the library's catalogue, or a class by import path.
+def estimator_for(
+    family: type[Latent], name: str, special: Mapping[str, Callable[[], GradientEstimator]] = MappingProxyType({})
+) -> GradientEstimator:
+    """The estimator of that name: a special one, one of the library's catalogue, or a class by import path.
 
     Raises:
-        InputError: the name is unknown, or its estimator is not for Bernoulli latents.
+        InputError: the name is unknown, or its estimator is not for these latents.
     """
-    if name == "RELAX":
-        estimator: GradientEstimator = RELAX(black_box=True, network=SoftSurrogate(), weight_decay=0.0)
+    if name in special:
+        estimator = special[name]()
     elif name in CATALOGUE:
         estimator = CATALOGUE[name]()
     elif "." in name:
         estimator = import_class(name, GradientEstimator, "estimators")()
     else:
         raise InputError(f"estimators must be import paths or out of {', '.join(CATALOGUE)}; got {name}")
-    estimator.require_support(Bernoulli)
+    estimator.require_support(family)
     if estimator.multi_sample:
         raise InputError(f"estimators must be for the mean of f, got {name}, which is for the K-sample bound")
     return estimator
 
 
-def toy(
+def run(
+    problem: ToyProblem,
     estimator: str,
-    target: float = 0.499,
     *,
-    num_seeds: int = 10,
-    num_iterations: int = 10_000,
-    lr: float = 0.01,
-    batch_size: int = 1,
-    learn_logit: bool = True,
-    seed: int = 0,
-    progress: Callable[[int], None] | None = None,
+    num_seeds: int,
+    num_iterations: int,
+    lr: float,
+    batch_size: int,
+    learn_logit: bool,
+    seed: int,
+    progress: Callable[[int], None] | None,
 ) -> ToyRun:
-    """Run the toy with one estimator and independent seeds, all at once through ``torch.vmap``.
-
-    Arguments:
-        estimator: see :func:`toy_estimator`.
-        target: t, from 0 to 1.
-        num_seeds: independent runs, each with its own noise and its own initial phi.
-        num_iterations: updates of each.
-        lr: learning rate of Adam for the logit and for phi.
-        batch_size: draws that an update averages over.
-        learn_logit: else the logit stays at 0, p = 1/2, and phi alone is learned: the best control variate there.
-        seed: of the first run.
-        progress: called with the number of updates done since the last call.
-
-    Raises:
-        InputError: an argument is outside its range.
-    """
-    if not 0 <= target <= 1:
-        raise InputError(f"target must be from 0 to 1, got {target}")
+    """Run a toy with one estimator and independent seeds, all at once through ``torch.vmap``; arguments as of :func:`toy`."""
     for argument, value in {"num_seeds": num_seeds, "num_iterations": num_iterations, "batch_size": batch_size}.items():
         if value < 1:
             raise InputError(f"{argument} must be at least 1, got {value}")
-
-    def f(b: Tensor) -> Tensor:
-        return -(b - target).square().sum(-1)
-
     # Initial weights come from PyTorch's generator; each seed's own, and the caller's left as it was.
     with torch.random.fork_rng(devices=[]):
-        runs = [_Run(estimator, f, seed + index) for index in range(num_seeds)]
+        runs = [_Run(estimator, problem, seed + index) for index in range(num_seeds)]
     template = runs[0]
     parameters, buffers = stack_module_state(runs)
     parameters = {name: tensor.detach().requires_grad_() for name, tensor in parameters.items()}
@@ -137,14 +121,15 @@ def toy(
     generators = [torch.Generator().manual_seed(seed + index) for index in range(num_seeds)]
     step = torch.vmap(template.gradients)
     measure = torch.vmap(template.log_variance)
+    # All draws of the exact gradient are one, and each costs all states.
+    draws = 2 if isinstance(template.estimator, Exact) else _VARIANCE_DRAWS
     interval = max(1, num_iterations // _EVALUATIONS)
     iterations, losses, variances = [], [], []
     for iteration in range(num_iterations + 1):
         if iteration % interval == 0:
-            p = torch.sigmoid(parameters["logits"].detach()).reshape(-1)
             iterations.append(iteration)
-            losses.append(p * (1 - target) ** 2 + (1 - p) * target**2)
-            noise = torch.stack([template.noise(_VARIANCE_DRAWS, generator) for generator in generators])
+            losses.append(problem.expected_loss(parameters["logits"].detach()[:, 0]))
+            noise = torch.stack([template.noise(draws, generator) for generator in generators])
             variances.append(measure(_detached(parameters), buffers, noise))
             if progress is not None:
                 progress(min(interval, num_iterations - iteration))
@@ -157,29 +142,34 @@ def toy(
         optimizer.step()
     u = torch.linspace(0.005, 0.995, 199)
     surrogate = None
-    if isinstance(template.estimator, REBAR):
+    if isinstance(template.estimator, REBAR) and problem.num_latents == 1:
         surrogate = torch.vmap(template.surrogate, in_dims=(0, 0, None))(_detached(parameters), buffers, u).T
-    return ToyRun(estimator, target, torch.tensor(iterations), torch.stack(losses), torch.stack(variances), u, surrogate)
+    figures = (torch.tensor(iterations), torch.stack(losses), torch.stack(variances))
+    return ToyRun(estimator, problem.name, problem.target, *figures, problem.least, problem.most, u, surrogate)
 
 
 class _Run(nn.Module):
     """One seed's logit and estimator; everything it does is a function of its parameters, so that seeds can be stacked."""
 
-    def __init__(self, estimator: str, f: Callable[[Tensor], Tensor], seed: int) -> None:
+    def __init__(self, estimator: str, problem: ToyProblem, seed: int) -> None:
         super().__init__()
-        self.f = f
-        self.logits = nn.Parameter(torch.zeros(1, 1))
+        self.f = problem.f
+        self.family = problem.family
+        self.logits = nn.Parameter(torch.zeros(1, problem.num_latents))
         torch.manual_seed(seed)
-        self.estimator = toy_estimator(estimator)
-        self.estimator.ensure_built(1, 0)
-        self.estimator(f, Bernoulli(self.logits.detach()))  # once in the open: what a first call checks, it cannot check in vmap
+        self.estimator = estimator_for(problem.family, estimator, problem.special)
+        self.estimator.ensure_built(problem.num_latents, 0)
+        # Once in the open: what a first call checks, it cannot check in vmap.
+        self.estimator(self.f, self.family(self.logits.detach()))
 
     def noise(self, batch_size: int, generator: torch.Generator) -> Tensor:
-        return torch.rand(self.estimator.num_noise, self.estimator.num_samples, batch_size, 1, generator=generator)
+        return torch.rand(
+            self.estimator.num_noise, self.estimator.num_samples, batch_size, self.logits.shape[-1], generator=generator
+        )
 
     def _loss(self, noise: Tensor) -> tuple[Tensor, tuple[Tensor, dict[str, Tensor]]]:
-        """The loss of a step, with the gradients [B, 1] and the buffers after it."""
-        q = Bernoulli(self.logits.expand(noise.shape[-2], 1))
+        """The loss of a step, with the gradients [B, D] and the buffers after it."""
+        q = self.family(self.logits.expand(noise.shape[-2], -1))
         grad = self.estimator(self.f, q, noise=noise).grad
         loss = (grad.square().sum() - (grad.detach() * self.logits).sum()) / len(grad)
         return loss, (grad, dict(self.named_buffers()))
@@ -193,15 +183,16 @@ class _Run(nn.Module):
 
     def log_variance(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], noise: Tensor) -> Tensor:
         _, (grad, _) = caller(self, _Run._loss)(parameters | buffers, noise)
-        return grad.double().var().clamp(min=1e-30).log()
+        return grad.double().var(0).sum().clamp(min=1e-30).log()
 
     def surrogate(self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], u: Tensor) -> Tensor:
         """eta c(z), in units of the loss, along the uniform behind z."""
         return caller(self, _Run._surrogate)(parameters | buffers, u)
 
     def _surrogate(self, u: Tensor) -> Tensor:
-        estimator, q = self.estimator, Bernoulli(self.logits)
+        estimator, q = self.estimator, self.family(self.logits)
         assert isinstance(estimator, REBAR)
+        assert isinstance(q, Discrete)
         z = q.relaxed(u[:, None, None])
 
         def f(sample: Tensor, temperature: Tensor | None = None) -> Tensor:
