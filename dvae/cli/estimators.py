@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from dvae.cli.arguments import Parser
@@ -26,9 +25,9 @@ def main(command: str, arguments: Sequence[str]) -> int:
         lines = [columns, ["---"] * len(columns), *([f"`{row.name}`", *row[1:]] for row in rows)]
         print("\n".join(f"| {' | '.join(line)} |" for line in lines))
         return 0
-    title = "dvae.estimators, for latents: B Bernoulli, C Categorical, G Gaussian"
+    title = "dvae.estimators, for latents: B Bernoulli, C Categorical, G Gaussian, P PlackettLuce"
     short = [
-        (row.name, row.evaluations, row.differentiates, " ".join(re.findall("[A-Z]", row.latents)), row.unbiased, row.source)
+        (row.name, row.evaluations, row.differentiates, " ".join(name[0] for name in row.latents.split(", ")), row.unbiased, row.source)
         for row in rows
     ]
     print_table(title, ["class", "f", "f'", "for", "unbiased", "source"], short)
