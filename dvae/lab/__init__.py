@@ -102,7 +102,7 @@ growth.png`):
 import importlib
 from types import ModuleType
 
-_MODULES = ("benchmark", "certify", "codes", "evaluate", "toy", "variance")
+_MODULES = ("benchmark", "certify", "codes", "evaluate", "jigsaw", "toy", "variance")
 
 
 def __getattr__(name: str) -> ModuleType:
