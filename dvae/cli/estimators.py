@@ -27,7 +27,14 @@ def main(command: str, arguments: Sequence[str]) -> int:
         return 0
     title = "dvae.estimators, for latents: B Bernoulli, C Categorical, G Gaussian, P PlackettLuce"
     short = [
-        (row.name, row.evaluations, row.differentiates, " ".join(name[0] for name in row.latents.split(", ")), row.unbiased, row.source)
+        (
+            row.name,
+            row.evaluations,
+            row.differentiates,
+            " ".join(name[0] for name in row.latents.split(", ")),
+            row.unbiased,
+            row.source,
+        )
         for row in rows
     ]
     print_table(title, ["class", "f", "f'", "for", "unbiased", "source"], short)

@@ -11,10 +11,38 @@ the derivative along the path (`Discrete.path`).
     >>> q.hard(z).shape, q.soft(z, temperature=0.5).shape
     (torch.Size([2, 5, 3]), torch.Size([2, 5, 3]))
 
+| family | a sample | models |
+|---|---|---|
+| `Bernoulli` | bits, [*, B, D] | `--model.latent Bernoulli`, the default |
+| `Categorical` | one-hot vectors, [*, B, D, C] | `--model.latent Categorical --model.num_classes 10` |
+| `Gaussian` | real numbers, [*, B, D] | `--model.latent Gaussian` |
+| `PlackettLuce` | the order of n items, as ranks, [*, B, n] | `--model.latent PlackettLuce --model.num_latents 20` |
+
 A model takes a family by its name and asks its `Spec` for sizes: `--model.latent Categorical --model.num_latents 20
 --model.num_classes 10` on the command line. A family of one's own is a class derived from `Latent` or `Discrete`, given by its
 import path; `Latent.example` is the small problem that it is certified on. A distribution of `torch.distributions` becomes a latent
 through `of`, as it does where an estimator is given one.
+
+# Orders
+
+`PlackettLuce` draws n items one after the other; an objective gets their ranks, and `permutation_matrix` makes of ranks, hard or
+soft, the matrix that puts items into their places. Probabilities, scores, conditional samples and coupled paths take memory of
+n log n; soft ranks take n^2. How an order is relaxed is the family's choice: `PlackettLuce` compares pairs,
+`NeuralSortPlackettLuce` and `SinkhornPlackettLuce` take the expected places under NeuralSort's matrix, and under one that is doubly
+stochastic. The distribution is one, and REBAR and RELAX are certified with each.
+
+Here the gradient of an objective that is largest where three items are sorted:
+
+    >>> items = torch.tensor([3.0, 1.0, 2.0])
+    >>> def f(b):
+    ...     placed = dvae.latents.permutation_matrix(b) @ items
+    ...     return -(placed - torch.tensor([1.0, 2.0, 3.0])).square().sum(-1)
+    >>> q = dvae.latents.PlackettLuce(torch.zeros(1, 3))
+    >>> estimate = dvae.estimators.REBAR(num_samples=10_000)(f, q)
+    >>> estimate.grad.argsort(descending=True)  # the item that is 1 is to come first, then 2, then 3
+    tensor([[1, 2, 0]])
+
+What can be learned with them, `dvae toy --problem permutation` and `dvae jigsaw` show, with figures in `dvae.lab`.
 """
 
 from dvae.latents.base import Discrete, Latent, Spec

@@ -8,6 +8,7 @@ import torch
 import dvae
 from dvae import InputError
 from dvae.latents import NeuralSortPlackettLuce, PlackettLuce, SinkhornPlackettLuce, permutation_matrix
+from dvae.training.step import step_loss
 
 LOGITS = torch.randn(3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
@@ -169,6 +170,26 @@ def test_a_model_with_an_order_as_its_code_has_a_bound_and_no_closed_kl():
     x = torch.eye(6)
     assert model.elbo(x).shape == (6,)
     assert model.codes(x).sort(-1).values.tolist() == [[0, 1, 2, 3]] * 6
+
+
+def test_a_model_learns_what_is_an_order_and_keeps_it_in_its_code():
+    """All permutation matrices of three items: the bound cannot be above -log 6 = -1.79, nor without a code above -5.7."""
+    torch.manual_seed(0)
+    x = permutation_matrix(PlackettLuce(torch.zeros(3)).enumerate()).flatten(1)
+    decoder = dvae.networks.MLP(3, 9, hidden=[32])
+    model = dvae.VAE(dvae.estimators.LOO(num_samples=8), decoder=decoder, num_pixels=9, num_latents=3, latent="PlackettLuce")
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
+    before = model.elbo(x, 200).mean()
+    for _ in range(200):
+        optimizer.zero_grad()
+        step_loss(model, x, model.noise(len(x))).loss.backward()
+        optimizer.step()
+    layers = model.sample_layers(x, 200)
+    terms = model.terms(x, layers)
+    assert before < -5
+    assert terms.elbo.mean() > -3
+    assert terms.kl.mean() > 1
+    assert len(model.codes(x).unique(dim=0)) >= 4
 
 
 @pytest.mark.parametrize("asked", [{"kl": "analytic"}, {"free_bits": 1.0}, {"kl": "analytic", "kl_balance": 0.5}])
