@@ -23,18 +23,21 @@ def test_the_expected_loss_is_exact():
 
 
 @pytest.mark.parametrize("estimator", ["Exact", "LOO", "RELAX"])
-def test_the_order_is_learned(estimator):
+def test_the_order_is_learned(estimator, monkeypatch):
+    monkeypatch.setattr("dvae.lab.toy.engine._EVALUATIONS", 1)
     run = permutation_toy(estimator, 4, 0.3, num_seeds=2, num_iterations=200, lr=0.05)
-    assert run.loss.shape == (101, 1 if estimator == "Exact" else 2)
+    assert run.loss.shape == (2, 1 if estimator == "Exact" else 2)
     torch.testing.assert_close(run.loss[0], torch.full_like(run.loss[0], run.most))
-    assert run.loss[-1].max() < run.least + 0.5 * (run.most - run.least)
+    assert run.loss[-1].max() < run.least + 0.75 * (run.most - run.least)
 
 
 def test_control_variates_lower_the_variance():
     variance = {
-        name: permutation_toy(name, 4, num_seeds=2, num_iterations=2).log_variance[0].max() for name in ("REINFORCE", "REBAR")
+        name: permutation_toy(name, 4, num_seeds=2, num_iterations=2).log_variance[0].mean()
+        for name in ("REINFORCE", "LOO", "REBAR")
     }
-    assert variance["REBAR"] < variance["REINFORCE"] - 1
+    assert variance["REBAR"] < variance["REINFORCE"] - 0.3
+    assert variance["LOO"] < variance["REINFORCE"] - 3
 
 
 @pytest.mark.parametrize(
