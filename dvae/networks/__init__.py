@@ -30,11 +30,23 @@ class Residual(dvae.Module):
 model = dvae.DiscreteVAE(encoder=Residual(784, 200), decoder=Residual(200, 784))
 ```
 
-`Linear` makes the linear models, `MLP` the nonlinear ones, `SurrogateNetwork` is r of `dvae.estimators.RELAX`.
+`Linear` makes the linear models, `MLP` the nonlinear ones, `SurrogateNetwork` is r of `dvae.estimators.RELAX`. `ResidualEncoder`,
+`ResidualDecoder` and `SpatialSurrogate` are fully convolutional: the code is a grid.
 """
 
 from dvae.networks.convolutional import ConvDecoder, ConvEncoder
 from dvae.networks.dense import MLP, Linear, dense
+from dvae.networks.spatial import ResidualDecoder, ResidualEncoder, SpatialSurrogate
 from dvae.networks.surrogate import SurrogateNetwork
 
-__all__ = ["MLP", "ConvDecoder", "ConvEncoder", "Linear", "SurrogateNetwork", "dense"]
+__all__ = [
+    "MLP",
+    "ConvDecoder",
+    "ConvEncoder",
+    "Linear",
+    "ResidualDecoder",
+    "ResidualEncoder",
+    "SpatialSurrogate",
+    "SurrogateNetwork",
+    "dense",
+]

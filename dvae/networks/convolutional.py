@@ -49,7 +49,7 @@ class ConvEncoder(Module):
         if out_features is None:
             raise InputError("out_features must be given, got None")
         self.image_shape = _check_image_shape(image_shape)
-        _check_sizes(out_features=out_features, channels=channels)
+        check_sizes(out_features=out_features, channels=channels)
         self.activation = activation
         depth, height, width = self.image_shape
         self.layers = nn.Sequential(
@@ -100,7 +100,7 @@ class ConvDecoder(Module):
         if in_features is None:
             raise InputError("in_features must be given, got None")
         depth, height, width = _check_image_shape(image_shape)
-        _check_sizes(in_features=in_features, channels=channels, outputs_per_pixel=outputs_per_pixel)
+        check_sizes(in_features=in_features, channels=channels, outputs_per_pixel=outputs_per_pixel)
         self.activation = activation
         self.layers = nn.Sequential(
             nn.Linear(in_features, 2 * channels * (height // 4) * (width // 4)),
@@ -125,7 +125,7 @@ def _check_image_shape(image_shape: Sequence[int] | None) -> tuple[int, int, int
     return (image_shape[0], image_shape[1], image_shape[2])
 
 
-def _check_sizes(**sizes: int) -> None:
+def check_sizes(**sizes: int) -> None:
     for name, size in sizes.items():
         if size < 1:
             raise InputError(f"{name} must be at least 1, got {size}")
@@ -137,12 +137,12 @@ def _initialize(layers: nn.Sequential, activation: str, output_scale: float = 1.
     weighted = [layer for layer in layers if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))]
     for layer in weighted:
         scale = output_scale if layer is weighted[-1] else gain(activation)
-        nn.init.normal_(layer.weight, std=scale / _fan_in(layer) ** 0.5)
+        nn.init.normal_(layer.weight, std=scale / fan_in(layer) ** 0.5)
         assert layer.bias is not None
         nn.init.zeros_(layer.bias)
 
 
-def _fan_in(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> float:
+def fan_in(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> float:
     """How many numbers an output is the weighted sum of."""
     if isinstance(layer, nn.ConvTranspose2d):
         return layer.weight[:, 0].numel() / math.prod(layer.stride)
