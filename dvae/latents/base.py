@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -231,9 +231,10 @@ class Spec:
         family: a class derived from :class:`Latent`.
         num_variables: D.
         num_classes: C of categorical variables; None for the other families.
+        grid: (H', W') where the variables are on a grid, equally many at each place, place by place; None where they are not.
 
     Raises:
-        InputError: the numbers do not fit the family.
+        InputError: the numbers do not fit the family or each other.
 
     Example:
         >>> latent = dvae.latents.Spec(dvae.latents.Categorical, 3, 10)
@@ -244,10 +245,16 @@ class Spec:
     family: type[Latent]
     num_variables: int
     num_classes: int | None = None
+    grid: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.num_variables < 1:
             raise InputError(f"num_latents must be at least 1, got {self.num_variables}")
+        if self.grid is not None and self.num_variables % self.num_places:
+            raise InputError(
+                f"num_latents must be a multiple of {self.num_places}, for the code is on a grid of "
+                f"{self.grid[0]} x {self.grid[1]} places, got {self.num_variables}"
+            )
         logits_shape, sample_shape = self.family.shapes(self.num_variables, self.num_classes)
         # Computed once: a training step asks for them.
         object.__setattr__(self, "logits_shape", logits_shape)
@@ -285,6 +292,25 @@ class Spec:
         """Numbers of one example's sample."""
         return math.prod(self.sample_shape)
 
+    @property
+    def num_places(self) -> int:
+        """Places of the grid; 1 where there is none."""
+        return 1 if self.grid is None else math.prod(self.grid)
+
+    @property
+    def num_per_place(self) -> int:
+        """Variables at each place."""
+        return self.num_variables // self.num_places
+
+    def on(self, grid: tuple[int, int]) -> Spec:
+        """The latents of another grid, with as many at each place."""
+        return replace(self, num_variables=self.num_per_place * math.prod(grid), grid=grid)
+
+    @property
+    def num_values(self) -> int | None:
+        """How many values a variable has; None where they cannot be counted."""
+        return 2 if self.family.binary else self.num_classes
+
     def flat(self, sample: Tensor) -> Tensor:
         """See :meth:`Latent.flat`."""
         return self.family.flat(sample)
@@ -296,6 +322,12 @@ class Spec:
     def code(self, sample: Tensor) -> Tensor:
         """See :meth:`Latent.code`."""
         return self.family.code(sample)
+
+    def from_code(self, code: Tensor) -> Tensor:
+        """The sample that :meth:`code` gave, float: [*, D] of bits or classes to [*, D] or one-hot [*, D, C]."""
+        if self.num_classes is None:
+            return code.float()
+        return (code[..., None] == torch.arange(self.num_classes, device=code.device)).float()
 
 
 def open_interval(u: Tensor) -> Tensor:

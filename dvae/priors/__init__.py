@@ -13,6 +13,6 @@ The one idea: a prior is a module whose `forward` returns a distribution over b,
 """
 
 from dvae.priors.base import Prior
-from dvae.priors.factorial import Factorial
+from dvae.priors.factorial import Factorial, SpatialFactorial
 
-__all__ = ["Factorial", "Prior"]
+__all__ = ["Factorial", "Prior", "SpatialFactorial"]

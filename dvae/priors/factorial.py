@@ -11,7 +11,7 @@ from dvae.errors import InputError
 from dvae.latents import Spec
 from dvae.priors.base import Prior
 
-__all__ = ["Factorial"]
+__all__ = ["Factorial", "SpatialFactorial"]
 
 
 class Factorial(Prior):
@@ -48,3 +48,48 @@ class Factorial(Prior):
     def forward(self) -> Any:
         assert self.latent is not None
         return self.latent(self.logits)
+
+
+class SpatialFactorial(Prior):
+    r"""Independent latents on a grid, with learned logits, from 0, that are the same at each place; for grids of every size.
+
+    .. math:: p(b) = \prod_{h, w} \prod_d p(b_{h w d})
+
+    It is a model's default where its code is on a grid.
+
+    Raises:
+        InputError: in :meth:`build`, the model's latents are not on a grid.
+
+    Example:
+        >>> prior = dvae.priors.SpatialFactorial()
+        >>> prior.build(dvae.latents.Spec(dvae.latents.Bernoulli, 12, grid=(2, 2)))
+        >>> prior.logits.shape, prior().sample(5).shape
+        (torch.Size([3]), torch.Size([5, 12]))
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latent: Spec | None = None
+
+    def build(self, latent: Spec) -> None:
+        if latent.grid is None:
+            raise InputError(
+                "prior: SpatialFactorial needs latents on a grid, those of a model of one layer whose encoder and decoder are "
+                "ResidualEncoder and ResidualDecoder; for others take Factorial"
+            )
+        self.latent = latent
+        self.logits = nn.Parameter(torch.zeros(latent.num_logits // latent.num_places))
+
+    @property
+    def grid(self) -> tuple[int, int] | None:
+        """(H', W') of the codes that it is of; it may be set."""
+        return None if self.latent is None else self.latent.grid
+
+    @grid.setter
+    def grid(self, grid: tuple[int, int]) -> None:
+        assert self.latent is not None
+        self.latent = self.latent.on(grid)
+
+    def forward(self) -> Any:
+        assert self.latent is not None
+        return self.latent(self.logits.repeat(self.latent.num_places))

@@ -6,7 +6,7 @@ from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Independent, Normal, OneHotCategorical, kl_divergence
 
 from dvae import InputError
-from dvae.latents import Bernoulli, Categorical, Gaussian, of
+from dvae.latents import Bernoulli, Categorical, Gaussian, Spec, of
 
 LOGITS = torch.tensor([[-3.0, -0.5, 0.0, 2.0], [0.3, 8.0, -8.0, 1.0]], dtype=torch.float64)
 
@@ -287,3 +287,18 @@ def test_probabilities_become_logits_and_latents_stay_what_they_are():
 def test_what_is_no_latent_is_named_with_what_to_take_instead(make, message):
     with pytest.raises(InputError, match=message):
         of(make())
+
+
+def test_a_spec_on_a_grid_has_as_many_latents_at_each_place_of_any():
+    latent = Spec(Categorical, 12, 5, grid=(2, 3))
+    assert (latent.num_places, latent.num_per_place, latent.num_values) == (6, 2, 5)
+    larger = latent.on((4, 4))
+    assert (larger.num_variables, larger.logits_shape, larger.grid) == (32, (32, 5), (4, 4))
+    with pytest.raises(InputError, match="num_latents must be a multiple of 6, for the code is on a grid of 2 x 3 places, got 10"):
+        Spec(Categorical, 10, 5, grid=(2, 3))
+
+
+@pytest.mark.parametrize("spec", [Spec(Bernoulli, 6), Spec(Categorical, 6, 3)])
+def test_a_sample_comes_back_from_its_code(spec):
+    sample = spec(torch.randn(4, spec.num_logits)).sample()
+    assert torch.equal(spec.from_code(spec.code(sample)), sample)
