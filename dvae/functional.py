@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from torch.func import functional_call
 
-__all__ = ["Caller", "caller", "frozen"]
+__all__ = ["Caller", "caller", "frozen", "sharing"]
+
+M = TypeVar("M", bound=nn.Module)
 
 
 class _Call(nn.Module):
@@ -57,3 +60,24 @@ def frozen(
         return functional_call(_Call(module), constants, (called, *args), kwargs, tie_weights=False)
 
     return call
+
+
+def sharing(module: M, known: dict[int, nn.Module] | None = None) -> M:
+    """A copy of a module and of those in it whose parameters and buffers are the module's own.
+
+    An attribute or a buffer that is assigned to the copy leaves the module as it is; what is changed in place is changed in both.
+
+    Arguments:
+        module: to copy.
+        known: copies that there are already, by the identity of what they are of.
+    """
+    known = {} if known is None else known
+    if id(module) not in known:
+        known[id(module)] = twin = copy.copy(module)
+        own = vars(twin)
+        for name in ("_parameters", "_buffers"):
+            own[name] = dict(own[name])
+        own["_modules"] = {
+            name: None if child is None else sharing(child, known) for name, child in vars(module)["_modules"].items()
+        }
+    return known[id(module)]  # type: ignore[return-value]

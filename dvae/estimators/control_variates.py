@@ -46,8 +46,8 @@ class Surrogate:
     """
 
     def __init__(self, given: nn.Module | Mapping[str, Any] | None, hidden: int, depth: int) -> None:
-        default = {"class_path": "dvae.networks.SurrogateNetwork", "init_args": {"hidden": hidden, "depth": depth}}
-        self._given = default if given is None else given
+        self._given = _network("SurrogateNetwork", hidden, depth) if given is None else given
+        self._on_grid = _network("SpatialSurrogate", hidden, depth) if given is None else given
         self.waits = isinstance(self._given, Mapping) and _leaves_sizes_open(self._given)
 
     def made(self, **sizes: int) -> nn.Module:
@@ -57,6 +57,22 @@ class Surrogate:
             InputError: it cannot be made so.
         """
         return instantiate(self._given, Module if isinstance(self._given, Mapping) else nn.Module, "network", optional=sizes)
+
+    def made_on_grid(self, **sizes: Any) -> nn.Module:
+        """The network of a code on a grid, by default a :class:`dvae.networks.SpatialSurrogate`, where it waited for its sizes.
+
+        Arguments:
+            sizes: ``num_latents``, ``num_context``, ``image_shape`` and ``stride``, of which it gets those that its class takes and
+                its config leaves open.
+
+        Raises:
+            InputError: it cannot be made so.
+        """
+        return instantiate(self._on_grid, Module, "network", optional=sizes)
+
+
+def _network(name: str, hidden: int, depth: int) -> dict[str, Any]:
+    return {"class_path": f"dvae.networks.{name}", "init_args": {"hidden": hidden, "depth": depth}}
 
 
 def _leaves_sizes_open(config: Mapping[str, Any]) -> bool:

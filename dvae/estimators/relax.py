@@ -102,7 +102,8 @@ class RELAX(REBAR):
     Arguments:
         black_box: c = r alone, for an f without a derivative.
         network: r, a module ``(flat z [*, B, D], context [*, B, C] or None) -> [*, B]``, or its config; by default a
-            :class:`dvae.networks.SurrogateNetwork` of ``depth`` hidden ReLU layers of ``hidden`` units. A config may leave
+            :class:`dvae.networks.SurrogateNetwork` of ``depth`` hidden ReLU layers of ``hidden`` units, or a
+            :class:`dvae.networks.SpatialSurrogate` for a model whose code is on a grid. A config may leave
             ``num_latents`` and ``num_context`` open.
         weight_decay: of r's weights, in the units of the paper's code, which squares the gradient of the mean over a batch of 24
             and averages over batch and latents; here it is multiplied by 24^2 D to weigh the same against the sum over latents.
@@ -152,12 +153,12 @@ class RELAX(REBAR):
             self.differentiates = False
             del self.log_temperature  # r takes z as it is: there is no relaxation to tune
         self.weight_decay = weight_decay
-        self._surrogate = Surrogate(network, hidden, depth)
-        self.network: nn.Module | None = None if self._surrogate.waits else self._surrogate.made()
+        self.surrogate = Surrogate(network, hidden, depth)
+        self.network: nn.Module | None = None if self.surrogate.waits else self.surrogate.made()
 
     def build(self, num_latents: int, num_context: int) -> None:
         if self.network is None:
-            self.network = self._surrogate.made(num_latents=num_latents, num_context=num_context)
+            self.network = self.surrogate.made(num_latents=num_latents, num_context=num_context)
 
     def control_variate(self, f: Objective, q: Discrete, z: Tensor, context: Tensor | None) -> Tensor:
         assert self.network is not None

@@ -93,12 +93,12 @@ class LAX(GradientEstimator[Gaussian]):
         if weight_decay < 0:
             raise InputError(f"weight_decay must not be negative, got {weight_decay}")
         self.weight_decay = weight_decay
-        self._surrogate = Surrogate(network, hidden, depth)
-        self.network: Any = None if self._surrogate.waits else self._surrogate.made()
+        self.surrogate = Surrogate(network, hidden, depth)
+        self.network: Any = None if self.surrogate.waits else self.surrogate.made()
 
     def build(self, num_latents: int, num_context: int) -> None:
         if self.network is None:
-            self.network = self._surrogate.made(num_latents=num_latents, num_context=num_context)
+            self.network = self.surrogate.made(num_latents=num_latents, num_context=num_context)
 
     def gradient(self, f: Objective, q: Gaussian, draw: Draw, context: Tensor | None) -> Tensor:
         control, derivative = value_and_derivative(lambda b: self.network(b, context), draw.b)

@@ -139,12 +139,11 @@ def _with_estimator(model: VAE, estimator: GradientEstimator, seed: int) -> VAE:
     if estimator.multi_sample:
         raise InputError(f"estimators must be for the ELBO, got {type(estimator).__name__}, which is for the K-sample bound")
     candidate = copy.deepcopy(model)
-    num_features = model.latent.num_features
     own = [copy.deepcopy(estimator) for _ in range(model.num_layers)]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for index, each in enumerate(own):
-            each.ensure_built(num_features, model.num_pixels + index * num_features)
+            model.build_estimator(each, index)
     candidate.estimators = nn.ModuleList(own).to(model.mean)  # type: ignore[assignment]
     return candidate
 

@@ -16,10 +16,10 @@ from dvae.estimators import RELAX, GradientEstimator
 from dvae.latents import Latent, Spec
 from dvae.likelihoods import Bernoulli, Likelihood, check_values
 from dvae.models.building import linear_or_given, network_sizes, require_at_least, size_of_example
-from dvae.models.controls import Controls
+from dvae.models.spatial import Spatial, on_grid
 from dvae.noise import place, uniform
 from dvae.objectives import ELBOTerms, importance_weighted_bound
-from dvae.priors import Factorial, Prior
+from dvae.priors import Factorial, Prior, SpatialFactorial
 
 __all__ = ["VAE", "Layer"]
 
@@ -36,7 +36,7 @@ class Layer(NamedTuple):
     sample: Tensor
 
 
-class VAE(Controls):
+class VAE(Spatial):
     r"""Encoder, decoder, prior and likelihood, and how the gradient of their ELBO is estimated: a plain ``nn.Module``.
 
     .. math:: \text{ELBO}(x) = E_{q(b|x)}[\log p(x|b) + \log p(b) - \log q(b|x)]
@@ -45,6 +45,8 @@ class VAE(Controls):
     defaults are the linear model L1 of Grathwohl et al. 2018; ``num_layers=2`` is their L2, and :class:`dvae.networks.MLP` as
     encoder and decoder their NL1. The encoder sees x less the training set's mean (or what the likelihood makes of both), further
     maps see 2b - 1, and the decoder's outputs have the likelihood's start added: both are set from the data by :meth:`set_mean`.
+    With :class:`dvae.networks.ResidualEncoder` and :class:`dvae.networks.ResidualDecoder` the code is on a grid, and one model is
+    for images of every size.
 
     :class:`dvae.DiscreteVAE` is this with its training. Every module argument is an instance or a config ``{"class_path": ...,
     "init_args": {...}}``; a network's config need not say ``in_features``, ``out_features``, ``image_shape`` and
@@ -54,7 +56,7 @@ class VAE(Controls):
         estimator: the gradient estimator; RELAX by default. With several layers each gets a copy.
         encoder: features to latent logits; with several layers a list, from the pixels up.
         decoder: 2b - 1 to outputs for the layer below; with several layers a list, from the pixels up.
-        prior: the top layer's distribution, :class:`dvae.priors.Prior`; factorial by default.
+        prior: the top layer's distribution, :class:`dvae.priors.Prior`; factorial by default, on a grid with logits per channel.
         likelihood: of the pixels, :class:`dvae.likelihoods.Likelihood`; Bernoulli by default.
         num_pixels: size of x; by default that of ``image_shape``, else 784.
         image_shape: (channels, height, width) of x where it is an image; by default one square channel, where it can be.
@@ -120,7 +122,9 @@ class VAE(Controls):
         sizes = network_sizes(num_pixels, self.image_shape, self.latent, self.likelihood, num_layers)
         self.encoders = linear_or_given(encoder, "encoder", sizes.encoders)
         self.decoders = linear_or_given(decoder, "decoder", sizes.decoders)
-        self.prior = Factorial() if prior is None else instantiate(prior, Prior, "prior")
+        self.latent = on_grid(self.latent, self.encoders, self.decoders)
+        default = Factorial if self.grid is None else SpatialFactorial
+        self.prior = default() if prior is None else instantiate(prior, Prior, "prior")
         self.prior.build(self.latent)
         self.estimators: Sequence[GradientEstimator] = self._of_each_layer(first)  # type: ignore[assignment]
         self.register_buffer("mean", torch.full((num_pixels,), 0.5))
@@ -173,8 +177,13 @@ class VAE(Controls):
         estimators = [first] + [copy.deepcopy(first) for _ in range(self.num_layers - 1)]
         for index, estimator in enumerate(estimators):
             estimator.forget_listing()
-            estimator.ensure_built(self.latent.num_features, self.num_pixels + index * self.latent.num_features)
+            self.build_estimator(estimator, index)
         return nn.ModuleList(estimators)
+
+    def build_estimator(self, estimator: GradientEstimator, index: int = 0) -> None:
+        """Have an estimator make its parameters for the layer of this index; see :meth:`GradientEstimator.ensure_built`."""
+        self.give_surrogate(estimator)
+        estimator.ensure_built(self.latent.num_features, self.num_pixels + index * self.latent.num_features)
 
     # The distributions
 
@@ -190,11 +199,13 @@ class VAE(Controls):
 
     def encode(self, x: Tensor) -> Latent:
         """q(b_1 | x), the distribution of the code of x, logits [B, D]."""
-        return self.infer(0, self.check_input(x), [])
+        model = self.suited_to(x)
+        return model.infer(0, model.check_input(x), [])
 
     def decode(self, b: Tensor) -> Tensor:
         """What the likelihood takes, given the first layer's sample: [*, B, D] to [*, B, num_pixels] (logits, for Bernoulli)."""
-        return self.decoders[0](self.latent.features(b)) + self.output_bias
+        model = self.suited_to_code(b)
+        return model.decoders[0](model.latent.features(b)) + model.output_bias
 
     def log_likelihood(self, x: Tensor, b: Tensor) -> Tensor:
         """log p(x | b), [*, B]."""
@@ -284,40 +295,46 @@ class VAE(Controls):
 
     def forward(self, x: Tensor) -> Tensor:
         """The most probable code of each x, [B, D] in {0, 1} ([B, D, C], one-hot, for categorical latents); its range unchecked."""
-        return self.infer(0, self.flat_input(x), []).mode()
+        model = self.suited_to(x)
+        return model.infer(0, model.flat_input(x), []).mode()
 
     def codes(self, x: Tensor) -> Tensor:
         """The most probable code of each x, all layers in a row, [B, L D]: bits, classes or ranks, uint8, or means of Gaussians.
 
         A layer's code is the mode of its distribution given the mode of the layer before.
         """
-        x = self.flat_input(x)
+        model = self.suited_to(x)
+        x = model.flat_input(x)
         layers: list[Tensor] = []
-        for index in range(self.num_layers):
-            layers.append(self.infer(index, x, layers).mode())
-        return torch.cat([self.latent.code(layer) for layer in layers], dim=-1)
+        for index in range(model.num_layers):
+            layers.append(model.infer(index, x, layers).mode())
+        return torch.cat([model.latent.code(layer) for layer in layers], dim=-1)
 
     def sample_layers(self, x: Tensor, num_samples: int = 1, generator: torch.Generator | None = None) -> list[Layer]:
         """Hard samples of every layer, [num_samples, B, D]."""
-        x = self.check_input(x)
-        return self.rollout(x, self.noise(x.shape[0], num_samples=num_samples, generator=generator))
+        model = self.suited_to(x)
+        x = model.check_input(x)
+        return model.rollout(x, model.noise(x.shape[0], num_samples=num_samples, generator=generator))
 
     def elbo(self, x: Tensor, num_samples: int = 1, generator: torch.Generator | None = None) -> Tensor:
         """The ELBO of each example in nats, [B], averaged over ``num_samples`` samples.
 
         Arguments:
-            x: [B, num_pixels] or any [B, ...] of as many values, in the likelihood's range.
+            x: [B, num_pixels] or any [B, ...] of as many values, in the likelihood's range; of a model of codes on a grid images
+                [B, C, H, W] of any size that :meth:`at` takes.
 
         Raises:
             InputError: x has another size, or values outside the range.
         """
-        layers = self.sample_layers(x, num_samples, generator)
-        return self.terms(self.check_input(x), layers).elbo.mean(0)
+        model = self.suited_to(x)
+        layers = model.sample_layers(x, num_samples, generator)
+        return model.terms(model.check_input(x), layers).elbo.mean(0)
 
     def log_weights(self, x: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """log p(x, b) - log q(b | x) for samples from q, [num_samples, B]."""
-        layers = self.sample_layers(x, num_samples, generator)
-        return self.terms(self.check_input(x), layers, kl="sampled").elbo
+        model = self.suited_to(x)
+        layers = model.sample_layers(x, num_samples, generator)
+        return model.terms(model.check_input(x), layers, kl="sampled").elbo
 
     def importance_weighted_bound(self, x: Tensor, num_samples: int = 100, generator: torch.Generator | None = None) -> Tensor:
         """The multi-sample bound on log p(x) of each example in nats, [B] (Burda et al. 2016)."""
@@ -332,8 +349,9 @@ class VAE(Controls):
 
     def reconstruct(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """E[x | b] given one sampled code of each x, [B, num_pixels]: probabilities of binary pixels."""
-        layers = self.sample_layers(x, 1, generator)
-        return self.likelihood.mean(self.decode(layers[0].sample[0]))
+        model = self.suited_to(x)
+        layers = model.sample_layers(x, 1, generator)
+        return model.likelihood.mean(model.decode(layers[0].sample[0]))
 
     # Data
 
@@ -367,6 +385,7 @@ class VAE(Controls):
         """
         if mean.shape != self.mean.shape:
             raise InputError(f"mean must have shape {tuple(self.mean.shape)}, got {tuple(mean.shape)}")
+        mean, std = self.per_channel(mean, std)
         self.mean.copy_(mean)
         self.likelihood.set_statistics(mean, std)
         self.output_bias.copy_(self.likelihood.start(mean))

@@ -143,7 +143,8 @@ class SpatialSurrogate(Module):
     W looks at 3 x 3 places of z and V at a place's own pixels. RELAX takes it by default where a model's code is on a grid.
 
     Arguments:
-        num_latents: size of a flat z, a multiple of the places.
+        num_latents: size of a flat z, a multiple of the places. In RELAX's config, where a model's code is on a grid, this, the
+            image's shape and the stride are the model's where they are not said.
         image_shape: (C, H, W) of the context, which is x, flat; H and W divisible by the stride.
         stride: pixels of a place's side.
         hidden: units per hidden layer, at each place.
