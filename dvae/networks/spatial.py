@@ -193,8 +193,8 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        first, self.last = nn.Conv2d(channels, channels, 3, padding=1), nn.Conv2d(channels, channels, 1)
-        self.layers = nn.Sequential(*_normalized(channels), first, *_normalized(channels), self.last)
+        first, last = nn.Conv2d(channels, channels, 3, padding=1), nn.Conv2d(channels, channels, 1)
+        self.layers = nn.Sequential(*_normalized(channels), first, *_normalized(channels), last)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, channels, H', W'] to the same."""
@@ -256,7 +256,7 @@ def _initialize(layers: nn.Sequential, last: nn.Module, scale: float) -> None:
             nn.init.zeros_(module.bias)
     for block in layers:
         if isinstance(block, ResidualBlock):
-            nn.init.zeros_(block.last.weight)
+            nn.init.zeros_(block.layers[-1].weight)  # type: ignore[arg-type]
 
 
 def _channels_first(flat: Tensor, grid: tuple[int, int]) -> Tensor:
