@@ -14,7 +14,7 @@ MODELS, ESTIMATORS = (sorted(path.stem for path in (CONFIGS / kind).glob("*.yaml
 
 
 # These read data of their own, or take long: one estimator is enough.
-WITH_ONE = ("conv", "photos", "words")
+WITH_ONE = ("conv", "photos", "spatial", "words")
 PAIRS = [pair for pair in itertools.product(MODELS, ESTIMATORS) if pair[0] not in WITH_ONE or pair[1] == "rebar"]
 
 
@@ -31,7 +31,7 @@ def test_every_pair_trains_a_step(model, estimator, tmp_path, monkeypatch):
 
 
 def test_the_papers_models_and_estimators_are_there():
-    assert set(MODELS) >= {"l1", "l2", "nl1", "categorical", "conv", "photos", "words"}
+    assert set(MODELS) >= {"l1", "l2", "nl1", "categorical", "conv", "photos", "spatial", "words"}
     assert set(ESTIMATORS) >= {"reinforce", "rebar", "relax", "loo"}
 
 
