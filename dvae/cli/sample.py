@@ -25,7 +25,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
     import torch
 
     from dvae.data import examples_of
-    from dvae.lab.evaluate import open_model, require_size
+    from dvae.lab.evaluate import open_model, sized_for
     from dvae.report.pictures import reconstruction_grid, sample_grid, save_picture
     from dvae.training.checkpoints import find_checkpoint
 
@@ -38,7 +38,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
             f"data must be images to be drawn, got {type(module).__name__}; in Python, model.sample(n) has the numbers"
         )
     examples = examples_of(module, args.split, input_key=getattr(model, "input_key", None))
-    require_size(model, examples)
+    model = sized_for(model, examples)
     shape = getattr(module, "image_shape", None) or (examples.shape if len(examples.shape) == 3 else model.image_shape)
     x = model.check_input(examples.some(max(args.num_images // 2, 1), args.seed).to(model.device))
     for name, picture in (

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dvae.data import examples_of
+from dvae.lab.evaluate import sized_for
 from dvae.models import VAE
 
 __all__ = ["Codes", "encode", "encode_labelled"]
@@ -38,7 +39,10 @@ def encode_labelled(model: VAE, data: Any, split: str = "test", batch_size: int 
         InputError: the examples have another size, or values that the model's likelihood does not take.
     """
     codes, labels = [], []
-    for piece in examples_of(data, split, input_key=getattr(model, "input_key", None)).pieces(batch_size):
+    examples = examples_of(data, split, input_key=getattr(model, "input_key", None))
+    if model.grid is not None:
+        model = sized_for(model, examples)
+    for piece in examples.pieces(batch_size):
         codes.append(model.codes(model.check_input(piece.x.to(model.device))).cpu())
         labels += [] if piece.labels is None else [piece.labels.cpu()]
     return Codes(torch.cat(codes), torch.cat(labels) if len(labels) == len(codes) else None)

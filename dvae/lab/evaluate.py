@@ -14,14 +14,15 @@ import torch
 from dvae.data import Examples, data_module, examples_of
 from dvae.data.source import is_loader
 from dvae.errors import InputError
+from dvae.estimators import GradientEstimator
 from dvae.metrics import ActiveUnits, MeanWithError
 from dvae.models import VAE
 from dvae.training import lightning, record
 from dvae.training.checkpoints import Checkpoint
-from dvae.training.gradient_variance import log_gradient_variance
+from dvae.training.gradient_variance import GradientVariance, log_gradient_variance
 from dvae.training.module import DiscreteVAE
 
-__all__ = ["Evaluation", "Mean", "evaluate", "open_model", "pooled", "require_size"]
+__all__ = ["Evaluation", "Mean", "evaluate", "open_model", "pooled", "sized_for"]
 
 
 # Samples are evaluated this many pixels at a time, so that memory does not grow with the number of samples.
@@ -45,7 +46,8 @@ class Evaluation(NamedTuple):
         grey levels under a Bernoulli make them cross-entropies.
     bits_per_dimension: the negative ELBO and its standard error in bits for each value of x, where these are integers; else None.
     is_density: whether the likelihood is one of real values, whose ELBO is a logarithm of a density and depends on their unit.
-    log_variance_logits, log_variance_encoder: see :func:`dvae.metrics.log_gradient_variance`; on one batch of training size.
+    log_variance_logits, log_variance_encoder: see :func:`dvae.metrics.log_gradient_variance`; on one batch of training size. Not a
+        number for images of another size than the model's, where an estimator's network is for that alone.
     """
 
     num_examples: int
@@ -176,7 +178,7 @@ def _measured(
     seed: int,
     progress: Callable[[int, int | None], None] | None,
 ) -> Evaluation:
-    require_size(model, examples)
+    own, model = model, sized_for(model, examples)
     generator = torch.Generator(model.device).manual_seed(seed)
     elbo, bound, reconstruction, kl = (MeanWithError().to(model.device) for _ in range(4))
     active = [ActiveUnits(model.latent.sample_shape).to(model.device) for _ in range(model.num_layers)]
@@ -203,7 +205,10 @@ def _measured(
         done += len(x)
         if progress is not None:
             progress(done, examples.count)
-    variance = log_gradient_variance(model, examples.first(24).to(model.device), num_draws, seed)
+    if model is own or _are_on_grid(model.estimators):
+        variance = log_gradient_variance(model, examples.first(24).to(model.device), num_draws, seed)
+    else:
+        variance = GradientVariance(*[math.nan] * 4)
     measured = _mean(elbo)
     unit, has_bits = math.log(2) * model.num_pixels, is_bound and model.likelihood.whole
     return Evaluation(
@@ -268,10 +273,19 @@ def _left_as_it_was(model: Any) -> Iterator[None]:
             model.to(before[0]).train(before[1])
 
 
-def require_size(model: VAE, examples: Examples) -> None:
-    """An InputError where examples are of another size than the model's."""
+def sized_for(model: VAE, examples: Examples) -> VAE:
+    """The model, at the examples' size where its code is on a grid; an InputError where it is not for them."""
+    if model.grid is not None and len(examples.shape) == 3:
+        return model.at(examples.shape)
     if (given := math.prod(examples.shape)) != model.num_pixels:
         raise InputError(f"data must have {model.num_pixels} values per example for this model, got {given}")
+    return model
+
+
+def _are_on_grid(estimators: Sequence[GradientEstimator]) -> bool:
+    """Whether the estimators' networks, if any, are for images of every size."""
+    networks = [getattr(estimator, "network", None) for estimator in estimators]
+    return all(network is None or getattr(network, "grid", None) is not None for network in networks)
 
 
 def _mean(metric: MeanWithError) -> Mean:
