@@ -32,6 +32,7 @@ COMMANDS = {
     "curves": "plot the training ELBO of runs against steps and seconds",
     "extract": "one model out of a checkpoint of several replicas, as an ordinary checkpoint",
     "encode": "codes of a data set, as .npz; binary ones bit-packed",
+    "tokenize": "tokens of images, one integer at each place of the code's grid, as .npz",
     "benchmark": "time a training step: eager, compiled, of several models; by itself and through Lightning",
     "estimators": "list the library's gradient estimators",
     "variance": "compare the variance of estimators' gradients at a checkpoint",
@@ -66,7 +67,7 @@ def main(args: Sequence[str] | None = None) -> int:
         # Lightning turns Ctrl-C into an exit with status 1.
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
-        hint = "; the same command goes on" if command == "compare" else ""
+        hint = "; the same command goes on" if command in ("compare", "tokenize") else ""
         print(f"dvae: stopped by SIGINT{hint}", file=sys.stderr)
         return 128 + signal.SIGINT
 
