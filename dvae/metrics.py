@@ -1,7 +1,8 @@
-"""Metrics, on torchmetrics: means with their standard error, and active units."""
+"""Metrics, on torchmetrics: means with their standard error, how a code is used, and how alike images are."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-__all__ = ["ActiveUnits", "MeanWithError"]
+__all__ = ["ActiveUnits", "CodeEntropy", "MeanWithError", "psnr", "ssim"]
 
 
 class MeanWithError(Metric):
@@ -81,3 +82,66 @@ class ActiveUnits(Metric):
     def compute(self) -> Tensor:
         variance = self.squares / self.count - (self.total / self.count).square()
         return (variance.reshape(variance.shape[0], -1).sum(1) > self.threshold).sum()
+
+
+class CodeEntropy(Metric):
+    r"""How much of each latent's range a data set uses: the entropy in bits of its mean distribution over the data, [D].
+
+    .. math:: H_d = -\sum_c \bar p_{dc} \log_2 \bar p_{dc}, \qquad \bar p = E_x[q(b | x)]
+
+    1 is all of a bit, and log_2 C all of C classes. :attr:`perplexity` says the same as a number of values, as for codebooks (van
+    den Oord et al. 2017). ``update(mean)`` takes E[b] under q(b | x), [N, *shape]; of a code on a grid each place may count for
+    itself, [B H' W', D].
+
+    Arguments:
+        shape: of the mean: [D] of bits, or [D, C] of classes.
+        options: of ``torchmetrics.Metric``, such as ``sync_on_compute``.
+    """
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self, shape: Sequence[int], **options: Any) -> None:
+        super().__init__(**options)
+        self.shape = tuple(shape)
+        self.add_state("total", default=torch.zeros(self.shape, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, mean: Tensor) -> None:
+        mean = mean.detach().double().reshape(-1, *self.shape)
+        self.total += mean.sum(0)
+        self.count += mean.shape[0]
+
+    def compute(self) -> Tensor:
+        mean = self.total / self.count
+        probs = torch.stack([mean, 1 - mean], -1) if len(self.shape) == 1 else mean
+        return torch.special.entr(probs).sum(-1).float() / math.log(2)
+
+    @property
+    def perplexity(self) -> Tensor:
+        """How many values of each latent would be used if all were equally often, 2^H, [D]."""
+        return torch.exp2(self.compute())
+
+
+def psnr(images: Tensor, others: Tensor, data_range: float) -> Tensor:
+    """The peak signal-to-noise ratio of each image in decibels, [B].
+
+    Arguments:
+        images, others: [B, ...] of one shape.
+        data_range: the largest value less the smallest that there may be.
+    """
+    error = (images - others).double().square().flatten(1).mean(1)
+    return 10 * torch.log10(data_range**2 / error.clamp(min=1e-10 * data_range**2))
+
+
+def ssim(images: Tensor, others: Tensor, data_range: float) -> Tensor:
+    """The structural similarity of each image, at most 1, [B] (Wang, Bovik, Sheikh & Simoncelli 2004; windows of 11 pixels).
+
+    Arguments:
+        images, others: [B, C, H, W], H and W at least 11.
+        data_range: the largest value less the smallest that there may be.
+    """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    return structural_similarity_index_measure(images, others, data_range=data_range, reduction="none")  # type: ignore[return-value]

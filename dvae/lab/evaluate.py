@@ -10,12 +10,13 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from dvae.data import Examples, data_module, examples_of
 from dvae.data.source import is_loader
 from dvae.errors import InputError
 from dvae.estimators import GradientEstimator
-from dvae.metrics import ActiveUnits, MeanWithError
+from dvae.metrics import ActiveUnits, CodeEntropy, MeanWithError, psnr, ssim
 from dvae.models import VAE
 from dvae.training import lightning, record
 from dvae.training.checkpoints import Checkpoint
@@ -27,10 +28,12 @@ __all__ = ["Evaluation", "Mean", "evaluate", "open_model", "pooled", "sized_for"
 
 # Samples are evaluated this many pixels at a time, so that memory does not grow with the number of samples.
 _MAX_PIXELS = 1 << 23
+# Of SSIM, pixels of a side.
+_SSIM_WINDOW = 11
 
 
 class Mean(NamedTuple):
-    """A mean over examples with its standard error, in nats."""
+    """A mean over examples with its standard error, in nats where nothing else is said."""
 
     mean: float
     standard_error: float
@@ -45,6 +48,10 @@ class Evaluation(NamedTuple):
     is_bound: whether the likelihood gives the data's values a probability, so that the ELBO and the bound are bounds on log p(x);
         grey levels under a Bernoulli make them cross-entropies.
     bits_per_dimension: the negative ELBO and its standard error in bits for each value of x, where these are integers; else None.
+    code_entropy, perplexity: for each layer, means over latents of what :class:`dvae.metrics.CodeEntropy` measures, in bits and as
+        a number of values; None for continuous latents.
+    psnr, ssim: of images of more than two levels, decibels and at most 1: how alike they are to their reconstructions from one
+        sampled code; None for other data (ssim also for images of fewer than 11 pixels a side).
     is_density: whether the likelihood is one of real values, whose ELBO is a logarithm of a density and depends on their unit.
     log_variance_logits, log_variance_encoder: see :func:`dvae.metrics.log_gradient_variance`; on one batch of training size. Not a
         number for images of another size than the model's, where an estimator's network is for that alone.
@@ -64,6 +71,10 @@ class Evaluation(NamedTuple):
     is_bound: bool = True
     bits_per_dimension: Mean | None = None
     is_density: bool = False
+    code_entropy: list[float] | None = None
+    perplexity: list[float] | None = None
+    psnr: Mean | None = None
+    ssim: Mean | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -79,7 +90,7 @@ class Evaluation(NamedTuple):
         """(quantity, value, standard error) as text, for a table."""
 
         def nats(name: str, value: Mean) -> tuple[str, str, str]:
-            return name, f"{value.mean:.2f}", f"{value.standard_error:.2f}"
+            return name, *_two_digits(value)
 
         def bits(value: Mean) -> tuple[str, str, str]:
             return "bits per dimension, of the ELBO", f"{value.mean:.4f}", f"{value.standard_error:.4f}"
@@ -94,10 +105,22 @@ class Evaluation(NamedTuple):
             ),
             *([] if self.bits_per_dimension is None else [bits(self.bits_per_dimension)]),
             (f"active units (of {self.num_latents} a layer)", ", ".join(map(str, self.active_units)), ""),
+            *([] if self.code_entropy is None or self.perplexity is None else [self._code(self.code_entropy, self.perplexity)]),
+            *([] if self.psnr is None else [("PSNR of reconstructions (dB)", *_two_digits(self.psnr))]),
+            *(
+                []
+                if self.ssim is None
+                else [("SSIM of reconstructions", f"{self.ssim.mean:.4f}", f"{self.ssim.standard_error:.4f}")]
+            ),
             ("log-variance of the gradient: logits", f"{self.log_variance_logits:.2f}", ""),
             ("log-variance of the gradient: encoder", f"{self.log_variance_encoder:.2f}", ""),
             *([] if self.train_elbo is None else [(self._name_of_train_elbo, f"{self.train_elbo:.2f}", "")]),
         ]
+
+    @staticmethod
+    def _code(entropy: Sequence[float], perplexity: Sequence[float]) -> tuple[str, str, str]:
+        values = (f"{bits:.2f} ({number:.2f})" for bits, number in zip(entropy, perplexity, strict=True))
+        return "entropy of a latent over the data, bits (perplexity)", ", ".join(values), ""
 
     @property
     def _name_of_elbo(self) -> str:
@@ -108,6 +131,10 @@ class Evaluation(NamedTuple):
     @property
     def _name_of_train_elbo(self) -> str:
         return f"training {'ELBO' if self.is_bound else 'cross-entropy objective'}, last logged (nats)"
+
+
+def _two_digits(value: Mean) -> tuple[str, str]:
+    return f"{value.mean:.2f}", f"{value.standard_error:.2f}"
 
 
 def pooled(evaluations: Sequence[Evaluation]) -> dict[str, Mean]:
@@ -182,6 +209,8 @@ def _measured(
     generator = torch.Generator(model.device).manual_seed(seed)
     elbo, bound, reconstruction, kl = (MeanWithError().to(model.device) for _ in range(4))
     active = [ActiveUnits(model.latent.sample_shape).to(model.device) for _ in range(model.num_layers)]
+    entropies = [CodeEntropy(model.latent.place_shape).to(model.device) for _ in active if model.latent.num_values]
+    likeness = _Likeness(model, examples)
     done, is_bound = 0, True
     # Of one size whatever the loader's is, for the noise depends on it.
     for piece in examples.pieces(100):
@@ -194,6 +223,8 @@ def _measured(
             layers = model.sample_layers(x, min(chunk, num_samples - first), generator)
             terms = model.terms(x, layers)
             sums += torch.stack([part.double().sum(0) for part in terms])
+            if first == 0:
+                likeness.update(x, layers[0].sample[0])
             sampled = terms if model.kl == "sampled" else model.terms(x, layers, kl="sampled")
             log_total = torch.logaddexp(log_total, torch.logsumexp(sampled.elbo.double(), 0))
         reconstruction.update(sums[0] / num_samples)
@@ -202,6 +233,8 @@ def _measured(
         bound.update(log_total - math.log(num_samples))
         for layer, metric in zip(layers, active, strict=True):
             metric.update(layer.q.mean.reshape(-1, *model.latent.sample_shape))
+        for layer, entropy in zip(layers, entropies, strict=False):
+            entropy.update(layer.q.mean)
         done += len(x)
         if progress is not None:
             progress(done, examples.count)
@@ -226,7 +259,36 @@ def _measured(
         is_bound=is_bound,
         bits_per_dimension=Mean(-measured.mean / unit, measured.standard_error / unit) if has_bits else None,
         is_density=not model.likelihood.whole,
+        code_entropy=[entropy.compute().mean().item() for entropy in entropies] or None,
+        perplexity=[entropy.perplexity.mean().item() for entropy in entropies] or None,
+        psnr=likeness.of("psnr"),
+        ssim=likeness.of("ssim"),
     )
+
+
+class _Likeness:
+    """PSNR and SSIM of images and their reconstructions, where the data are images of more than two levels."""
+
+    def __init__(self, model: VAE, examples: Examples) -> None:
+        self.model, self.shape = model, examples.shape
+        low, high = model.likelihood.low, model.likelihood.high
+        self.range = high - low
+        has_levels = math.isfinite(self.range) and not (model.likelihood.whole and self.range == 1)
+        names = ("psnr", "ssim") if min(self.shape[1:], default=0) >= _SSIM_WINDOW else ("psnr",)
+        is_image = len(self.shape) == 3 and self.shape[0] in (1, 3)
+        self.metrics = {name: MeanWithError().to(model.device) for name in names if is_image and has_levels}
+
+    def update(self, x: Tensor, b: Tensor) -> None:
+        """x [B, num_pixels] and a sample of its code."""
+        if not self.metrics:
+            return
+        images, others = (flat.unflatten(-1, self.shape) for flat in (x, self.model.likelihood.mean(self.model.decode(b))))
+        for name, metric in self.metrics.items():
+            metric.update((psnr if name == "psnr" else ssim)(images, others, self.range))
+
+    def of(self, name: str) -> Mean | None:
+        """The mean over images."""
+        return _mean(self.metrics[name]) if name in self.metrics else None
 
 
 def open_model(

@@ -302,6 +302,11 @@ class Spec:
         """Variables at each place."""
         return self.num_variables // self.num_places
 
+    @property
+    def place_shape(self) -> tuple[int, ...]:
+        """Of the part of a sample that is at one place."""
+        return (self.num_per_place, *self.sample_shape[1:])
+
     def on(self, grid: tuple[int, int]) -> Spec:
         """The latents of another grid, with as many at each place."""
         return replace(self, num_variables=self.num_per_place * math.prod(grid), grid=grid)

@@ -15,7 +15,7 @@ from dvae.errors import InputError
 from dvae.estimators import GradientEstimator
 from dvae.latents import Latent
 from dvae.likelihoods import Likelihood, check_values
-from dvae.metrics import ActiveUnits, MeanWithError
+from dvae.metrics import ActiveUnits, CodeEntropy, MeanWithError
 from dvae.models import VAE
 from dvae.models.building import require_at_least
 from dvae.noise import noise_stream, seeded_generator
@@ -290,25 +290,37 @@ class DiscreteVAE(VAE, Training):
         self.val_elbo, self.val_bound = MeanWithError(**options), MeanWithError(**options)
         units = [ActiveUnits(self.latent.sample_shape, **options) for _ in range(self.num_layers)]
         self.val_units: Sequence[ActiveUnits] = nn.ModuleList(units)  # type: ignore[assignment]
+        entropies = [CodeEntropy(self.latent.place_shape, **options) for _ in range(self.num_layers) if self.latent.num_values]
+        self.val_entropies: Sequence[CodeEntropy] = nn.ModuleList(entropies)  # type: ignore[assignment]
 
     def measure(self, x: Tensor, rank: int, batch_idx: int) -> None:
-        """Add a validation batch to :attr:`val_elbo`, :attr:`val_bound` and :attr:`val_units`."""
+        """Add a validation batch to what :meth:`start_metrics` made."""
         layers = self.sample_layers(x, self.val_num_samples, self._seeded(_VALIDATE, rank, batch_idx))
         weights = self.terms(self.check_input(x), layers, kl="sampled").elbo
         self.val_elbo.update(weights.mean(0))
         self.val_bound.update(importance_weighted_bound(weights))
         for metric, layer in zip(self.val_units, layers, strict=True):
             metric.update(layer.q.mean.reshape(-1, *self.latent.sample_shape))
+        for entropy, layer in zip(self.val_entropies, layers, strict=False):
+            entropy.update(layer.q.mean)
+
+    @property
+    def figures(self) -> list[str]:
+        """Names of what validation measures."""
+        return ["elbo", "importance_weighted_bound", "active_units", *(["code_entropy"] if self.val_entropies else [])]
 
     def measured(self) -> dict[str, Tensor]:
-        """The validation's figures by name, [] each; active units over all layers."""
+        """The validation's :attr:`figures` by name, [] each: active units over all layers, entropy a mean over latents."""
         units = torch.stack([metric.compute() for metric in self.val_units]).sum()
         figures = {"elbo": self.val_elbo.compute(), "importance_weighted_bound": self.val_bound.compute()}
+        if self.val_entropies:
+            entropy = torch.cat([metric.compute() for metric in self.val_entropies]).mean()
+            figures["code_entropy"] = entropy.to(self.mean.dtype)
         return {**figures, "active_units": units.to(self.mean.dtype)}
 
     def reset_metrics(self) -> None:
         """Let the next validation start from nothing."""
-        for metric in (self.val_elbo, self.val_bound, *self.val_units):
+        for metric in (self.val_elbo, self.val_bound, *self.val_units, *self.val_entropies):
             metric.reset()
 
     def _seeded(self, *counters: int) -> torch.Generator:

@@ -267,9 +267,9 @@ class Training(pl.LightningModule):
 
     def _log_measured(self, stage: str) -> None:
         figures = [self.models[index].measured() for index in self.active]
-        for name in ("elbo", "importance_weighted_bound", "active_units"):
+        for name in self.models[0].figures:
             values = torch.stack([own[name] for own in figures]) if figures else torch.zeros(0)
-            self.log_each(f"{stage}/{name}", values, prog_bar=name != "active_units")
+            self.log_each(f"{stage}/{name}", values, prog_bar=name in ("elbo", "importance_weighted_bound"))
         if stage == "val":
             silent = {index: own["active_units"] == 0 for index, own in zip(self.active, figures, strict=True)}
             # Of a single example no mean varies.
