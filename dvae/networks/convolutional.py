@@ -126,6 +126,7 @@ def _check_image_shape(image_shape: Sequence[int] | None) -> tuple[int, int, int
 
 
 def check_sizes(**sizes: int) -> None:
+    """An InputError that names the first size below 1."""
     for name, size in sizes.items():
         if size < 1:
             raise InputError(f"{name} must be at least 1, got {size}")

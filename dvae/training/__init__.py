@@ -57,7 +57,8 @@ updates and seed start anew. Of several models `--init_from_replica` names one, 
 it is `dvae.init_from(model, checkpoint)`.
 
 A model whose KL is below .1 nats after 1,000 updates, or that has no active unit in a validation after that, does not use its
-code: one warning says so and what to try. `val/active_units` counts those of all layers (`dvae.metrics.ActiveUnits`).
+code: one warning says so and what to try. `val/active_units` counts those of all layers (`dvae.metrics.ActiveUnits`), and
+`val/code_entropy` is how many bits of a discrete latent are used, the mean over latents (`dvae.metrics.CodeEntropy`).
 
 # Speed
 
