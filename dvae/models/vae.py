@@ -367,6 +367,8 @@ class VAE(Spatial):
             size = tuple(x.shape[1:]) if isinstance(x, Tensor) else ()
             name = f"image_shape={size}" if len(size) == 3 else f"num_pixels={math.prod(size)}"
             hint = f": a model of such data has {name}" if size and not isinstance(given, str) else ""
+            if self.grid is not None:
+                hint = ": images of another size are given as [B, channels, height, width], flat ones to model.at(image_shape)"
             raise InputError(f"x must be a tensor of {self.num_pixels} values per example, got {given}{hint}")
         return x.reshape(x.shape[0], self.num_pixels).to(self.mean.dtype)
 

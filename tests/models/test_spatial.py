@@ -141,6 +141,22 @@ def test_images_that_do_not_fit_are_refused(shape):
         spatial().encode(torch.zeros(shape))
 
 
+def test_flat_images_of_another_size_are_told_how_to_be_given():
+    with pytest.raises(InputError, match=r"x must be a tensor of 128 values .* got \(3, 512\): .* flat ones to model.at"):
+        spatial().elbo(images(3, 512))
+    assert spatial().at((2, 16, 16)).elbo(images(3, 512)).shape == (3,)
+
+
+def test_a_model_of_several_layers_is_for_one_size():
+    networks = [{"class_path": f"dvae.networks.Residual{name}", "init_args": {"channels": 4}} for name in ("Encoder", "Decoder")]
+    linear = {"class_path": "dvae.networks.Linear"}
+    model = VAE(LOO(), *([network, linear] for network in networks), image_shape=(2, 8, 8), num_latents=12, num_layers=2)
+    assert model.grid is None
+    assert model.elbo(images(3, 2, 8, 8)).shape == (3,)
+    with pytest.raises(InputError, match="x must be 128 values per example, for the model is for one size alone"):
+        model.at((2, 16, 16))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
