@@ -87,6 +87,8 @@ class ActiveUnits(Metric):
 class CodeEntropy(Metric):
     r"""How much of each latent's range a data set uses: the entropy in bits of its mean distribution over the data, [D].
 
+    (torchmetrics makes [] of [1].)
+
     .. math:: H_d = -\sum_c \bar p_{dc} \log_2 \bar p_{dc}, \qquad \bar p = E_x[q(b | x)]
 
     1 is all of a bit, and log_2 C all of C classes. :attr:`perplexity` says the same as a number of values, as for codebooks (van

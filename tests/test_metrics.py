@@ -89,10 +89,14 @@ def test_an_evaluation_of_continuous_latents_has_no_entropy_of_codes(tiny_data):
     assert dvae.evaluate(model, tiny_data, num_samples=2, num_draws=4).code_entropy is None
 
 
-@pytest.mark.parametrize("latents", [{}, {"latent": "Gaussian", "estimator": dvae.estimators.LAX()}], ids=["bits", "gaussian"])
+@pytest.mark.parametrize(
+    "latents",
+    [{"num_latents": 4}, {"num_latents": 1}, {"num_latents": 4, "latent": "Gaussian", "estimator": dvae.estimators.LAX()}],
+    ids=["bits", "bit", "gaussian"],
+)
 def test_validation_logs_the_entropy_of_discrete_codes(tiny_data, latents):
-    model = dvae.DiscreteVAE(num_pixels=16, num_latents=4, val_num_samples=2, **latents)
+    model = dvae.DiscreteVAE(num_pixels=16, val_num_samples=2, **latents)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False}
     trainer = pl.Trainer(max_epochs=1, accelerator="cpu", **quiet)
     trainer.fit(model, tiny_data)
-    assert ("val/code_entropy" in trainer.logged_metrics) == (not latents)
+    assert ("val/code_entropy" in trainer.logged_metrics) == ("latent" not in latents)

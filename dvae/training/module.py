@@ -314,7 +314,7 @@ class DiscreteVAE(VAE, Training):
         units = torch.stack([metric.compute() for metric in self.val_units]).sum()
         figures = {"elbo": self.val_elbo.compute(), "importance_weighted_bound": self.val_bound.compute()}
         if self.val_entropies:
-            entropy = torch.cat([metric.compute() for metric in self.val_entropies]).mean()
+            entropy = torch.cat([metric.compute().reshape(-1) for metric in self.val_entropies]).mean()
             figures["code_entropy"] = entropy.to(self.mean.dtype)
         return {**figures, "active_units": units.to(self.mean.dtype)}
 
