@@ -53,13 +53,13 @@ def uniform(start: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.floa
     """Numbers from a place of the sequence on, uniform on [0, 1): 53 bits of each in float64, the first 24 of them in float32.
 
     Arguments:
-        start: [], int64, on the device that the numbers are wanted on.
-        shape: of the result.
+        start: [*], int64, on the device that the numbers are wanted on; numbers are drawn from each.
+        shape: of what is drawn from one place.
         dtype: float32 or float64.
     """
     # The place is added before the multiplication: as index arithmetic of its own torch.compile would overflow it.
-    places = start + torch.arange(math.prod(shape), device=start.device)
-    bits = _mixed(places * _signed(_GAMMA)).reshape(tuple(shape))
+    places = start[..., None] + torch.arange(math.prod(shape), device=start.device)
+    bits = _mixed(places * _signed(_GAMMA)).reshape((*start.shape, *shape))
     digits = 53 if dtype == torch.float64 else 24
     return _shifted(bits, 64 - digits).to(dtype) * 2.0**-digits
 

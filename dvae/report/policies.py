@@ -55,6 +55,7 @@ def plot_arms(arms: Mapping[str, ArmCurves], path: str | Path, solved_at: float 
     for axis, label in zip(axes, ("episodes", "environment steps", "updates"), strict=True):
         axis.set_xlabel(label)
         axis.set_xlim(left=0)
+        axis.locator_params(axis="x", nbins=5)
     if solved_at is not None:
         for axis in axes[:2]:
             axis.axhline(solved_at, color="black", linestyle=":", linewidth=1)

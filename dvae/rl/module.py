@@ -28,7 +28,7 @@ __all__ = ["PolicyGradient"]
 
 # Separates the noise of actions from that of updates under one seed.
 _ACT, _UPDATE = 0, 1
-_STEPS_OF_NOISE = 128
+_STEPS_OF_NOISE = 32
 _WORTH_COMPILING = 100_000
 _MOST_SCALINGS = 20
 _EPISODES_IN_MEAN = 100
@@ -264,7 +264,7 @@ class PolicyGradient(Configurable, pl.LightningModule):
         """Uniform noise [R, *shape], a function of seeds, iteration and counters."""
         streams = [noise_stream(self.seed + index, kind, *counters) for index in range(self.num_seeds)]
         starts = place(torch.tensor(streams), torch.tensor(self.iteration))
-        return torch.vmap(lambda start: uniform(start, shape))(starts)
+        return uniform(starts, shape)
 
     def _together(self) -> Together:
         if self._functions is None or self._functions.agents is not self.agents:
@@ -299,7 +299,7 @@ class PolicyGradient(Configurable, pl.LightningModule):
             if module is not None and any(True for _ in module.parameters())
         ]
         if self.optimizer_config is None:
-            return torch.optim.Adam(groups, betas=self.betas, eps=self.eps)
+            return torch.optim.Adam(groups, betas=self.betas, eps=self.eps, fused=True)
         return instantiate(self.optimizer_config, torch.optim.Optimizer, "optimizer", params=groups)
 
     def training_step(self, rollout: Rollout, batch_idx: int) -> None:
@@ -312,8 +312,9 @@ class PolicyGradient(Configurable, pl.LightningModule):
         credit = credited(
             self.credit, part.reward, values, next_values, part.terminated, part.ended, self.discount, self.gae_lambda
         )
-        before = [parameter.detach().clone() for parameter in self.agents.policy.parameters()]
-        logits = None if self.kl_limit is None else together.logits(part.observation)
+        limited = self.kl_limit is not None
+        before = [parameter.detach().clone() for parameter in self.agents.policy.parameters()] if limited else []
+        logits = together.logits(part.observation) if limited else None
         metrics = together.joint(part, credit, values, noise, self.entropy_bonus)
         self._measure_variance()
         self._clip()

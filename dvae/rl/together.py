@@ -27,6 +27,7 @@ class Together:
 
     def __init__(self, agents: Agent, phi_objective: PhiObjective, compile: bool = False) -> None:
         self.agents = agents
+        self._cut: list[tuple[Tensor, Tensor]] = []
 
         def joint(agent: Agent, rollout: Rollout, credit: Tensor, values: Tensor, noise: Tensor, entropy_bonus: Tensor) -> Any:
             both, (losses, buffers) = agent.losses(rollout, credit - values, noise, entropy_bonus, phi_objective)
@@ -54,7 +55,8 @@ class Together:
 
     def tensors(self) -> dict[str, Tensor]:
         """All parameters and buffers by name."""
-        return {name: tensor.detach() for name, tensor in (*self.agents.named_parameters(), *self.agents.named_buffers())}
+        parameters, buffers = self._split()
+        return parameters | buffers
 
     def acting(self) -> dict[str, Tensor]:
         """The tensors that :meth:`act` needs, fewer of which are faster to hand over."""
@@ -98,16 +100,23 @@ class Together:
 
     def set_buffers(self, values: Mapping[str, Tensor]) -> None:
         """Change buffers in place."""
-        own = dict(self.agents.named_buffers())
+        _, own = self._split()
         for name, tensor in values.items():
             own[name].copy_(tensor)
 
     def _split(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        parameters = {name: tensor.detach() for name, tensor in self.agents.named_parameters()}
-        return parameters, {name: tensor.detach() for name, tensor in self.agents.named_buffers()}
+        # Cut from their graph once: a module's tensors are changed in place, unless it is moved or gets another precision.
+        if any(old.data_ptr() != own.data_ptr() or old.dtype != own.dtype for own, old in self._cut):
+            self._cut = []
+        if not self._cut:
+            self._named = dict(self.agents.named_parameters())
+            self._parameters = {name: tensor.detach() for name, tensor in self._named.items()}
+            self._buffers = {name: tensor.detach() for name, tensor in self.agents.named_buffers()}
+            self._cut = list(zip(self._named.values(), self._parameters.values(), strict=True))
+        return self._parameters, self._buffers
 
     def _assign(self, gradients: Mapping[str, Tensor], prefix: str) -> None:
-        for name, parameter in self.agents.named_parameters():
+        for name, parameter in self._named.items():
             parameter.grad = gradients[name] if name.startswith(prefix) else None
 
 

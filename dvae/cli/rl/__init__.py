@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Sequence
 
 from dvae.cli.errors import UsageError, did_you_mean
@@ -11,15 +10,12 @@ from dvae.cli.errors import UsageError, did_you_mean
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS = {
-    name: text
-    for name, text in {
-        "fit": "train agents",
-        "evaluate": "mean reward of fresh episodes of a checkpoint, and one as a GIF",
-        "compare": "train agents with several estimators and seeds, one table and one plot",
-        "variance": "compare the variance of estimators' gradients at a checkpoint",
-        "certify": "measure a policy gradient's bias against enumeration of all trajectories",
-    }.items()
-    if importlib.util.find_spec(f"dvae.cli.rl.{name}") is not None
+    "fit": "train agents",
+    "evaluate": "mean reward of fresh episodes of a checkpoint, and one as a GIF",
+    "compare": "train agents with several estimators and seeds, one table and one plot",
+    "variance": "compare the variance of estimators' gradients at a checkpoint",
+    "certify": "measure a policy gradient's bias against enumeration of all trajectories",
+    "benchmark": "environment steps a second, beside stable-baselines3's A2C",
 }
 """What each command does, in one line."""
 
