@@ -18,7 +18,7 @@ from dvae.noise import mixed_seed, noise_seed
 from dvae.rl.agent import Agent
 from dvae.rl.checkpoints import environments_of, load, open_policies
 from dvae.rl.data import Rollouts
-from dvae.rl.environments import Separate, require_gymnasium
+from dvae.rl.environments import Separate, Spaces, require_gymnasium
 from dvae.rl.module import PolicyGradient
 from dvae.rl.rollouts import collect
 from dvae.training.checkpoints import Checkpoint
@@ -112,13 +112,19 @@ def _opened(model: PolicyGradient | Checkpoint | str | Path, data: Rollouts | No
     checkpoint = open_policies(model)
     policies = load(checkpoint, trust=trust)
     data = environments_of(checkpoint, trust=trust) if data is None else data
-    if policies.agents.action != data.spaces.action or policies.agents.mean.shape[-1] != data.spaces.num_observations:
+    own = Spaces(policies.agents.mean.shape[-1], policies.agents.action)
+    if data.spaces != own:
         raise InputError(
-            f"data must be environments such as the policies of {checkpoint.path} were trained in, of "
-            f"{policies.agents.mean.shape[-1]} observations and {policies.agents.action}, got {data.spaces.num_observations} and "
-            f"{data.spaces.action}"
+            f"the environment must be such as the policies of {checkpoint.path} were trained in, of {_words(own)}, got "
+            f"{data.env!r} of {_words(data.spaces)}"
         )
     return policies, data
+
+
+def _words(spaces: Spaces) -> str:
+    action = spaces.action
+    kind = f"{action.num_variables} numbers" if action.num_classes is None else f"one of {action.num_classes}"
+    return f"{spaces.num_observations} observations and actions that are {kind}"
 
 
 def _error(values: list[float]) -> float:
@@ -221,7 +227,8 @@ def _frame(env: Any, name: Any) -> np.ndarray:
         raise InputError(f"to draw env {name!r} needs a package that is not installed: {' '.join(str(error).split())}") from None
     except Exception as error:  # whatever a screen that is not there leads to
         reason = " ".join(str(error).split())[:200]
-        raise InputError(f"env {name!r} cannot be drawn here: {type(error).__name__}: {reason}") from None
+        hint = "; without a screen MuJoCo draws where MUJOCO_GL is egl or osmesa" if "OpenGL" in reason else ""
+        raise InputError(f"env {name!r} cannot be drawn here: {type(error).__name__}: {reason}{hint}") from None
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8 or frame.ndim != 3:
         raise InputError(f"env {name!r} must draw itself as an array [H, W, 3] (render_mode rgb_array), got {type(frame).__name__}")
     return frame

@@ -94,7 +94,10 @@ def test_an_episode_is_drawn_as_a_gif(run, tmp_path, capsys):
         (("--agent=2",), "index must be from 0 to 1, got 2"),
         (("--episodes=0",), "episodes must be at least 1, got 0"),
         (("--gif=e.png",), "gif must be a .gif file, got e.png"),
-        (("--env=Acrobot-v1",), "data must be environments such as the policies of"),
+        (
+            ("--env=Acrobot-v1",),
+            "of 4 observations and actions that are one of 2, got 'Acrobot-v1' of 6 observations and actions that are one of 3",
+        ),
         (("--env=CartPol-v1",), "env must be an environment of gymnasium, got 'CartPol-v1'"),
         (("--episode=3",), "unknown argument --episode; did you mean --episodes?"),
         (("--device=tpu",), "device must be cpu or cuda, got 'tpu'"),
