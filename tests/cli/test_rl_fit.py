@@ -137,6 +137,25 @@ def test_arguments_that_the_checkpoint_contradicts_are_refused(place, refused):
     assert len(list((place / "runs/r").iterdir())) == 1
 
 
+def test_where_the_last_checkpoint_is_damaged_the_one_before_it_is_named(place, refused):
+    assert main([*CARTPOLE, "--trainer.max_steps=2", "--name=r"]) == 0
+    path = last(place / "runs")
+    path.with_name("last.previous.ckpt").write_bytes(path.read_bytes())
+    path.write_bytes(path.read_bytes()[:1000])
+    sentence = refused(*CARTPOLE, "--trainer.max_steps=4", "--name=r", "--ckpt_path=last")
+    assert "go on from it with: dvae rl fit --data.env=CartPole-v1" in sentence
+    assert sentence.endswith("last.previous.ckpt")
+
+
+def test_a_checkpoint_does_not_import_an_environment_of_its_own_unless_trusted(place, refused, capsys):
+    assert main([*COIN, "--name=r"]) == 0
+    assert "--trust" in capsys.readouterr().out.splitlines()[-1]
+    again = ("rl", "fit", *SMALL, "--name=r", "--ckpt_path=last", "--trainer.max_steps=3")
+    assert f"names environments outside gymnasium ({TINY}.Coin)" in refused(*again)
+    assert main([*again, "--trust"]) == 0
+    assert main([*COIN, "--name=r", "--ckpt_path=last", "--trainer.max_steps=4"]) == 0  # which names it itself
+
+
 def stopped(signum, step):
     """Flags for a checkpoint every 10 updates, and a signal that the process sends itself."""
     last = "{class_path: dvae.training.callbacks.LastCheckpoint, init_args: {every_n_train_steps: 10}}"

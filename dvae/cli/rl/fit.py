@@ -17,7 +17,7 @@ from dvae.cli import configs, hints, resume, runs
 from dvae.cli.arguments import Parser, flags_of, innermost, quiet_lightning, usage_sentence
 from dvae.cli.errors import NothingToDo, UsageError, told
 from dvae.cli.help import readable
-from dvae.config import class_paths, instantiate, is_trusted
+from dvae.config import class_paths, instantiate, is_trusted, require_trust
 from dvae.errors import InputError, Interrupted
 from dvae.estimators import REINFORCE
 from dvae.files import written_whole
@@ -66,7 +66,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
     torch.set_flush_denormal(True)
     _require_estimator([key for key, _ in parser.settings])
     name = configs.run_name(arguments, SHELVES) if config.name is None else config.name
-    checkpoint = _checkpoint(config, name, [command, *arguments])
+    checkpoint = _checkpoint(config, name, [*command.split(), *arguments])
     _train(parser, config, name, checkpoint, [key for key, _ in parser.settings])
     return 0
 
@@ -159,18 +159,25 @@ def _continued(checkpoint: Checkpoint, config: Namespace, given: Sequence[str]) 
     model, data = _configs(config)
     own = resume.model_config(checkpoint, model, given, _FREE, config.trust)
     model = {"class_path": own["class_path"], "init_args": {**model["init_args"], **own["init_args"]}}
+    return model, _same_environments(checkpoint, data, given, config.trust)
+
+
+def _same_environments(checkpoint: Checkpoint, asked: dict[str, Any], given: Sequence[str], trust: bool) -> dict[str, Any]:
     saved = record.data_of(checkpoint.content)
-    if isinstance(saved, Mapping) and isinstance(saved.get("init_args"), Mapping):
-        known = {name: value for name, value in saved["init_args"].items() if name != "env" or isinstance(value, str)}
-        for name in {key.split(".")[1] for key in given if key.startswith("data.")} & set(known):
-            if data["init_args"][name] != known[name]:
-                raise InputError(
-                    f"--data.{name} is {known[name]} in the checkpoint {checkpoint.path}, got {data['init_args'][name]}: leave it "
-                    "out to keep the checkpoint's, or start a new run without --ckpt_path"
-                )
-        check_environment(checkpoint, {name: value for name, value in known.items() if f"data.{name}" not in given}, config.trust)
-        data = {"class_path": saved["class_path"], "init_args": {**data["init_args"], **known}}
-    return model, data
+    if not isinstance(saved, Mapping) or not isinstance(saved.get("init_args"), Mapping):
+        return asked
+    # An environment that a function made is in no file.
+    known = {name: value for name, value in saved["init_args"].items() if name != "env" or isinstance(value, str)}
+    names = {key.split(".")[1] for key in given if key.startswith("data.")}
+    for name in names & set(known):
+        if asked["init_args"][name] != known[name]:
+            raise InputError(
+                f"--data.{name} is {known[name]} in the checkpoint {checkpoint.path}, got {asked['init_args'][name]}: leave it out "
+                "to keep the checkpoint's, or start a new run without --ckpt_path"
+            )
+    require_trust(f"checkpoint {checkpoint.path}", [str(saved.get("class_path"))], trust)
+    check_environment(checkpoint, {name: value for name, value in known.items() if name not in names}, trust)
+    return {"class_path": saved["class_path"], "init_args": {**asked["init_args"], **known}}
 
 
 def _require_something_to_do(checkpoint: Checkpoint, model: PolicyGradient, max_steps: int) -> None:
