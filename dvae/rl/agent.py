@@ -141,8 +141,8 @@ class Agent(nn.Module):
         r"""What phi minimises, differentiable in it.
 
         .. math::
-            \text{step: } \overline{\lVert g_t \rVert^2}, \qquad
-            \text{episode: } \overline{\Big\lVert \sum_t \frac{\partial \text{logits}_t}{\partial \theta}^\top g_t \Big\rVert^2}
+            \text{step: } \overline{|g_t|^2}, \qquad
+            \text{episode: } \overline{\left| \sum_t \frac{\partial \text{logits}_t}{\partial \theta}^\top g_t \right|^2}
 
         over steps that count, and over environments: the second is the square of what an episode adds to the policy's gradient
         (Grathwohl et al. 2018).
