@@ -26,6 +26,7 @@ The rooms of the house, each a chapter; a room imports from those above it alone
 - `dvae.data`: data sets
 - `dvae.report`: tables, pictures and plots
 - `dvae.training`: fitting: steps, checkpoints, long runs, speed, many models at once
+- `dvae.rl`: policies, trained with the same estimators
 - `dvae.lab`: certificates, evaluation, variance, the toy problem, timing
 - `dvae.cli`: the `dvae` command
 - `dvae.recipes`: estimators on expectations that are not a VAE's, in short programs to copy

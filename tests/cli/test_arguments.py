@@ -7,7 +7,7 @@ from contextlib import redirect_stdout
 
 import pytest
 
-from dvae.cli import COMMANDS, main
+from dvae.cli import COMMANDS, main, rl
 from dvae.cli.arguments import names, numbers, renamed
 
 
@@ -64,12 +64,12 @@ def test_what_is_wrong_is_told_in_one_sentence(arguments, sentence, refused, fol
 def help_page(command):
     page = io.StringIO()
     with redirect_stdout(page), pytest.raises(SystemExit) as stop:
-        main(["help", command])
+        main(["help", *command.split()])
     assert stop.value.code in (0, None)
     return page.getvalue()
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *(f"rl {name}" for name in rl.COMMANDS)])
 def test_help_has_a_text_for_every_flag_and_no_markup(command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     page = help_page(command)
