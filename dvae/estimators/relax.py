@@ -152,6 +152,7 @@ class RELAX(REBAR):
             self.evaluations_per_sample = 1
             self.differentiates = False
             del self.log_temperature  # r takes z as it is: there is no relaxation to tune
+        self.hidden, self.depth = hidden, depth
         self.weight_decay = weight_decay
         self.surrogate = Surrogate(network, hidden, depth)
         self.network: nn.Module | None = None if self.surrogate.waits else self.surrogate.made()

@@ -92,6 +92,7 @@ class LAX(GradientEstimator[Gaussian]):
             raise InputError(f"hidden and depth must be at least 1, got {hidden} and {depth}")
         if weight_decay < 0:
             raise InputError(f"weight_decay must not be negative, got {weight_decay}")
+        self.hidden, self.depth = hidden, depth
         self.weight_decay = weight_decay
         self.surrogate = Surrogate(network, hidden, depth)
         self.network: Any = None if self.surrogate.waits else self.surrogate.made()

@@ -15,8 +15,9 @@ __all__ = ["Traced"]
 
 
 class Traced:
-    """A function of tensors, of mappings of parameters, and of tuples of tensors, which does the same operations whenever the shapes
-    of tensors and of tuples' first ones are the same.
+    """A function of parameters and batches, which does the same operations whenever the batches' shapes are the same.
+
+    A batch is a tensor, or a tuple of tensors whose first one says the shape; parameters are a mapping.
 
     Functions of functions (``vmap``, ``grad``) and modules are taken apart once for each shape; what is left is done again with
     other tensors, about three times as fast for networks of ten units. Compiled, it is ten times as fast as that, after half a
