@@ -51,7 +51,8 @@ class PolicyGradient(Configurable, pl.LightningModule):
     baselines have not seen the rollout; then V and phi are fitted to it further, as ``value_steps`` and ``phi_steps`` say.
 
     Arguments:
-        estimator: of the gradient: an object or its config; REINFORCE by default.
+        estimator: of the gradient: an object or its config; REINFORCE by default. Of this and the next two, an object is copied for
+            each agent, which then all begin with its weights; a config is made anew for each.
         policy: observations [*, O] to flat logits, or its config; an MLP of two layers of 64 by default, of
             :class:`dvae.rl.GaussianPolicy` where actions are vectors.
         value: V, observations [*, O] to [*, 1], or its config; None for no value function.
@@ -316,6 +317,7 @@ class PolicyGradient(Configurable, pl.LightningModule):
         before = [parameter.detach().clone() for parameter in self.agents.policy.parameters()] if limited else []
         logits = together.logits(part.observation) if limited else None
         metrics = together.joint(part, credit, values, noise, self.entropy_bonus)
+        self._require_finite(metrics)
         self._measure_variance()
         self._clip()
         optimizer: Any = self.optimizers()
@@ -333,6 +335,16 @@ class PolicyGradient(Configurable, pl.LightningModule):
         """Uniform noise of an update of the current iteration, [R, num_noise, 1, T N, *sample]; of each of its fits."""
         estimator, (_, num_steps, num_envs, *sample) = self.agents.estimator, rollout.action.shape
         return self._noise(_UPDATE, (estimator.num_noise, 1, num_steps * num_envs, *sample), fit)
+
+    def _require_finite(self, metrics: Mapping[str, Tensor]) -> None:
+        """A NonFiniteError where an update is not, before it is done."""
+        if torch.stack(list(metrics.values())).isfinite().all():
+            return
+        culprits = {name: values.isfinite().logical_not().nonzero().flatten().tolist() for name, values in metrics.items()}
+        named = ", ".join(f"{name} (agent {', '.join(map(str, own))})" for name, own in culprits.items() if own)
+        raise NonFiniteError(
+            f"the update of iteration {self.iteration} is not finite: {named}. The parameters are those of the update before"
+        )
 
     def _measure_variance(self) -> None:
         r"""Trace of the covariance of the policy's gradient, from two in a row: :math:`E|g - g'|^2 / 2`, as it hardly moves."""
@@ -416,9 +428,6 @@ class PolicyGradient(Configurable, pl.LightningModule):
     def _log(self, metrics: Mapping[str, Tensor]) -> None:
         if not lightning.logs_now(self.trainer):
             return
-        culprits = [name for name, values in metrics.items() if not values.isfinite().all()]
-        if culprits:
-            raise NonFiniteError(f"the update of iteration {self.iteration} is not finite: {', '.join(culprits)}")
         rewards = [self.mean_reward(index) for index in range(self.num_seeds)]
         self.log("train/reward", sum(rewards) / self.num_seeds, prog_bar=True)
         if self.num_seeds > 1:

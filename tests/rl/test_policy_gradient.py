@@ -248,3 +248,15 @@ def test_the_compiled_run_is_the_eager_one():
         fit(run, data, 3)
     for name, tensor in runs[0].agents.named_parameters():
         assert torch.allclose(runs[1].agents.get_parameter(name), tensor, atol=1e-5), name
+
+
+def test_an_update_that_is_not_finite_is_not_done():
+    data = Rollouts(Signs, num_envs=2)
+    run = model(REINFORCE(), num_seeds=2)
+    run.build(data.spaces)
+    with torch.no_grad():
+        run.agents.value.layers[0].weight[1] = float("inf")
+    before = run.agents.policy.layers[0].weight.clone()
+    with pytest.raises(dvae.NonFiniteError, match=r"value_loss \(agent 1\)"):
+        fit(run, data, 3)
+    assert torch.equal(run.agents.policy.layers[0].weight, before)
