@@ -192,9 +192,14 @@ def single(agents: Agent, index: int) -> Agent:
 
 
 def _replace(module: nn.Module, sources: Sequence[dict[str, nn.Module]], function: Any) -> None:
-    """Make every tensor of a module that function of the ones that stand in its place in others."""
+    """Make every tensor of a module that function of the ones that stand in its place in others; what is tied stays so."""
+    made: dict[Tensor, Tensor] = {}
     for name, part in module.named_modules():
-        for key, _ in list(part.named_parameters(recurse=False)):
-            part.register_parameter(key, nn.Parameter(function([own[name].get_parameter(key).detach() for own in sources])))
-        for key, _ in list(part.named_buffers(recurse=False)):
-            part.register_buffer(key, function([own[name].get_buffer(key) for own in sources]))
+        for key, old in list(part.named_parameters(recurse=False, remove_duplicate=False)):
+            if old not in made:
+                made[old] = nn.Parameter(function([own[name].get_parameter(key).detach() for own in sources]))
+            part.register_parameter(key, made[old])
+        for key, old in list(part.named_buffers(recurse=False, remove_duplicate=False)):
+            if old not in made:
+                made[old] = function([own[name].get_buffer(key) for own in sources])
+            part.register_buffer(key, made[old])

@@ -101,6 +101,36 @@ def test_an_agent_of_many_is_what_it_is_alone():
     assert torch.equal(extracted.policy.layers[0].weight, together.agents.policy.layers[0].weight[1])
 
 
+class Tied(dvae.Module):
+    """A policy whose inner layers share a weight; ``last`` may be another name of its last one."""
+
+    def __init__(self, in_features: int, out_features: int, second_name: bool = True) -> None:
+        super().__init__()
+        inner = [torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)]
+        inner[1].weight = inner[0].weight
+        self.layers = torch.nn.ModuleList([torch.nn.Linear(in_features, 4), *inner, torch.nn.Linear(4, out_features)])
+        if second_name:
+            self.last = self.layers[-1]
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x.tanh())
+        return x
+
+
+@pytest.mark.parametrize("objective", ["step", "episode"])
+def test_a_policy_keeps_what_it_ties_and_may_name_a_layer_twice(objective):
+    runs = []
+    for second_name in (True, False):
+        policy = {"class_path": f"{__name__}.Tied", "init_args": {"second_name": second_name}}
+        runs.append(model(ESTIMATORS["RELAX"][1](), num_seeds=2, policy=policy, phi_objective=objective))
+        fit(runs[-1], Rollouts(Signs, num_envs=3), 4)
+    named, plain = (dict(run.agents.named_parameters()) for run in runs)
+    assert all(torch.equal(named[name], parameter) for name, parameter in plain.items())
+    for policy in (runs[0].agents.policy, runs[0].extract(1).policy):
+        assert policy.layers[1].weight is policy.layers[2].weight
+
+
 def test_rollouts_are_of_the_policy_that_is_updated(monkeypatch):
     asked = []
     original = Rollouts.collect
