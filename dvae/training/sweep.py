@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from dvae.config import instantiate
+from dvae.config import Module, instantiate
 from dvae.data import TensorLoader
 from dvae.errors import InputError, NonFiniteError
 from dvae.training import lightning
@@ -23,6 +23,7 @@ __all__ = ["Replicas", "models_of", "replicate"]
 
 # What an update takes as numbers of each model's own; everything else that is no tensor is part of its code.
 _OWN = ("lr", "phi_lr", "weight_decay", "seed")
+_PLAIN = (bool, int, float, str, tuple, type(None))
 
 
 class Replicas(Training):
@@ -232,9 +233,22 @@ def _require_same_code(first: nn.Module, other: nn.Module, index: int) -> None:
             private = key.startswith("_") and isinstance(module, pl.LightningModule)
             if private or (name == "" and key in _OWN):
                 continue
-            if isinstance(value, (bool, int, float, str, tuple, type(None))) and value != given:
-                where = f"{name}.{key}".lstrip(".")
+            if isinstance(value, _PLAIN) and value != given:
+                where, value, given = _argument_behind(first, other, name) or (f"{name}.{key}".lstrip("."), value, given)
                 raise InputError(
                     f"replicas may differ in tensors, {', '.join(_OWN[:-1])} alone, but {where} is {value!r} in the first and "
                     f"{given!r} in model {index}"
                 )
+
+
+def _argument_behind(first: nn.Module, other: nn.Module, name: str) -> tuple[str, Any, Any] | None:
+    """Where a part differs, the argument of the innermost module around it that was given two values, and these."""
+    while name:
+        module, twin = first.get_submodule(name), other.get_submodule(name)
+        if isinstance(module, Module) and isinstance(twin, Module):
+            arguments, given = module.config["init_args"], twin.config["init_args"]
+            for key, value in arguments.items():
+                if isinstance(value, _PLAIN) and value != given.get(key):
+                    return f"{name}.{key}", value, given.get(key)
+        name = name.rpartition(".")[0]
+    return None
