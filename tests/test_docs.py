@@ -30,6 +30,16 @@ def test_equations_are_drawn_by_the_browser_alone(site):
         assert not re.search(r"<(script|link|img)[^>]*(src|href)=[\"']https?:", page), name
 
 
+def test_pictures_are_within_the_pages(site):
+    for name, page in site.items():
+        assert not re.search(r"<img[^>]*src=[\"'](?!data:)", page), name
+
+
+def test_years_of_references_begin_no_lists(site):
+    for name, page in site.items():
+        assert not re.search(r'<ol start="(19|20)\d\d"', page), name
+
+
 def test_no_page_names_a_folder_of_the_machine(site):
     for name, page in site.items():
         assert str(ROOT) not in page, name

@@ -26,8 +26,8 @@ class StraightThrough(GradientEstimator[Discrete]):
         num_samples: K, samples per example.
 
     References:
-        Bengio, Léonard & Courville, *Estimating or Propagating Gradients Through Stochastic Neurons for Conditional Computation*,
-        2013. https://arxiv.org/abs/1308.3432
+        Bengio, Léonard & Courville, *Estimating or Propagating Gradients Through Stochastic Neurons for Conditional
+        Computation*, 2013. https://arxiv.org/abs/1308.3432
 
     Example:
         >>> q = dvae.latents.Bernoulli(torch.zeros(1, 3))

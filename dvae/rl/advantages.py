@@ -42,8 +42,8 @@ def credited(
         gae_lambda: lambda of the generalized advantage; 1 is the bootstrapped return.
 
     References:
-        Schulman, Moritz, Levine, Jordan & Abbeel, *High-Dimensional Continuous Control Using Generalized Advantage Estimation*,
-        2016. https://arxiv.org/abs/1506.02438
+        Schulman, Moritz, Levine, Jordan & Abbeel, *High-Dimensional Continuous Control Using Generalized Advantage
+        Estimation*, 2016. https://arxiv.org/abs/1506.02438
     """
     on = discount * (~ended).to(reward.dtype)
     if credit == "returns":
