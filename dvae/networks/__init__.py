@@ -67,7 +67,7 @@ dvae evaluate runs/spatial_rebar --data '{class_path: dvae.data.PhotoPatches, in
 dvae tokenize '{class_path: dvae.data.PhotoPatches, init_args: {size: 64, patches: 80}}' runs/spatial_rebar --out tokens.npz
 ```
 
-![Patches of two photographs that the model never saw, and below each its reconstruction from 4 bits a place](../../.github/spatial.png)
+![Photographs and their reconstructions from 4 bits a place](../../.github/spatial.png)
 
 After 600 steps on patches of 32 x 32 pixels (`--trainer.max_steps 600 --trainer.val_check_interval 600 --trainer.log_every_n_steps
 50 --trainer.limit_val_batches 1 --without VarianceMonitor`) the training ELBO of the last 50 is -13,348 nats, 6.27 bits for each
