@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
 import re
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jsonargparse import ArgumentParser
@@ -34,8 +35,13 @@ __all__ = [
     "parted",
     "quiet_lightning",
     "renamed",
+    "with_configs",
     "write_json",
 ]
+
+
+# Arguments whose value is a config of a class, and the package of most such classes.
+_CONFIGS = {"model.optimizer": "torch.optim", "model.lr_scheduler": "torch.optim.lr_scheduler"}
 
 
 class Parser(ArgumentParser):
@@ -86,7 +92,9 @@ def innermost(message: str) -> str:
         return lines[0] if len(lines) < 2 else f"{lines[0]} {lines[-1]}"
     value = lines[-1].removeprefix("Given value: ")
     if nested := re.match(r"NestedArg\(key='([\w.]+)', val=(.*)\)$", value):
-        return f"--{found[1]}.{nested[1]} cannot be {nested[2]}; a list is written '[a, b]'"
+        key = f"{found[1]}.{nested[1]}"
+        hint = f"it is a class of {_CONFIGS[key]} or an import path" if key in _CONFIGS else "a list is written '[a, b]'"
+        return f"--{key} cannot be {nested[2]}; {hint}"
     if value.startswith("Namespace("):  # a class and all of its arguments: what is wrong with it says more
         wrapping = ("Parser key", "Does not", "Subtypes", "Errors", "Expected", "Given")
         reasons = [line for line in lines if not line.startswith(wrapping)]
@@ -107,6 +115,48 @@ def renamed(arguments: Sequence[str], new_names: Mapping[str, str]) -> list[str]
             argument = f"--{new}{equals}{value}"
         result.append(argument)
     return result
+
+
+def with_configs(arguments: Sequence[str]) -> list[str]:
+    """The arguments with an optimizer or a schedule that is given by its class, and what it is given, as one config."""
+    for key, package in _CONFIGS.items():
+        arguments = _with_config(arguments, key, package)
+    return list(arguments)
+
+
+def _with_config(arguments: Sequence[str], key: str, package: str) -> list[str]:
+    path, place = "", 0
+    init_args: dict[str, str] = {}
+    rest: list[str] = []
+    for tokens, name, value in _settings(arguments):
+        if name == key and (found := _class_path(value, package)):
+            path, place = found, len(rest)
+        elif name.startswith(f"{key}.") and not name.endswith(".class_path"):
+            init_args[name.removeprefix(f"{key}.").removeprefix("init_args.")] = value
+        else:
+            rest += tokens
+    if not path:
+        return list(arguments)
+    given = f", init_args: {{{', '.join(f'{name}: {value}' for name, value in init_args.items())}}}" if init_args else ""
+    return [*rest[:place], f"--{key}={{class_path: {path}{given}}}", *rest[place:]]
+
+
+def _settings(arguments: Sequence[str]) -> Iterator[tuple[list[str], str, str]]:
+    """The arguments of each flag, or one alone; the flag's name; its value."""
+    left = list(arguments)
+    while left:
+        tokens = [left.pop(0)]
+        flag, equals, value = tokens[0].partition("=")
+        if not equals and flag.startswith("--") and left and not left[0].startswith("--"):
+            tokens.append(value := left.pop(0))
+        yield tokens, flag.removeprefix("--"), value
+
+
+def _class_path(value: str, package: str) -> str | None:
+    """An import path as it is; that of a class of the package's from its name."""
+    if re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", value):
+        return value
+    return f"{package}.{value}" if value.isidentifier() and hasattr(importlib.import_module(package), value) else None
 
 
 def names(text: str | list[str]) -> list[str]:

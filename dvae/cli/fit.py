@@ -19,7 +19,7 @@ from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from dvae.cli import configs, hints, resume, runs
-from dvae.cli.arguments import names, quiet_lightning
+from dvae.cli.arguments import names, quiet_lightning, with_configs
 from dvae.cli.data import build_data, fill_in_sizes, flags_of_source
 from dvae.cli.encode import save_codes
 from dvae.cli.errors import UsageError, first_line, told
@@ -367,7 +367,7 @@ def is_first_process() -> bool:
 
 
 def rewritten(arguments: Sequence[str]) -> list[str]:
-    """The arguments with classes where they are today, lists in brackets, and a file or a folder as the data set that reads it."""
+    """The arguments with classes where they are today, lists in brackets, data as the module that reads them, optimizers whole."""
     result: list[str] = []
     previous = ""
     for argument in arguments:
@@ -381,4 +381,4 @@ def rewritten(arguments: Sequence[str]) -> list[str]:
             new, more = flags_of_source(value)
         result += [f"{flag}{equals}{new}" if argument.startswith("--") else new, *more]
         previous = argument if argument.startswith("--") and not equals else ""
-    return result
+    return with_configs(result)

@@ -1,6 +1,7 @@
 """Classes of a user's own on the command line: what they do not leave to the library is as they say."""
 
 import pytest
+import torch
 import yaml
 
 from dvae.cli import main
@@ -63,3 +64,30 @@ def test_an_argument_of_the_default_estimator_needs_no_class(capsys):
     estimator = config(capsys, "--model.estimator.temperature", "0.1")["model"]["init_args"]["estimator"]
     assert estimator["class_path"] == "dvae.estimators.RELAX"
     assert estimator["init_args"]["temperature"] == 0.1
+
+
+@pytest.mark.parametrize("written", ["torch.optim.SGD", "SGD"])
+def test_an_optimizer_and_a_schedule_are_given_by_their_classes(capsys, written):
+    given = config(
+        capsys,
+        *("--model.optimizer", written, "--model.optimizer.momentum", "0.9", "--model.optimizer.nesterov=true"),
+        *("--model.lr_scheduler=torch.optim.lr_scheduler.MultiStepLR", "--model.lr_scheduler.milestones", "[10, 20]"),
+    )["model"]["init_args"]
+    assert given["optimizer"] == {"class_path": "torch.optim.SGD", "init_args": {"momentum": 0.9, "nesterov": True}}
+    schedule = {"class_path": "torch.optim.lr_scheduler.MultiStepLR", "init_args": {"milestones": [10, 20]}}
+    assert given["lr_scheduler"] == schedule
+
+
+def test_a_run_with_an_optimizer_by_its_class_trains_with_it(folder, fit):
+    assert fit("--model.optimizer", "SGD", "--model.optimizer.momentum=0.5", "--name=sgd", steps=2) == 0
+    saved = torch.load(folder / "runs/sgd/version_0/checkpoints/last.ckpt", weights_only=False)
+    assert saved["optimizer_states"][0]["param_groups"][0]["momentum"] == 0.5
+
+
+def test_what_is_no_optimizer_is_named(refused):
+    assert "--model.optimizer cannot be 'SGDD'; it is a class of torch.optim or an import path" in refused(
+        "fit", "--model.optimizer=SGDD", "--trainer.max_steps=2"
+    )
+    assert "optimizer: cannot import 'torch.optim.SGDD'" in refused(
+        "fit", "--model.optimizer=torch.optim.SGDD", "--trainer.max_steps=2", "--trainer.logger=false"
+    )

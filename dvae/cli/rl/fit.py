@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from pytorch_lightning.loggers import Logger
 
 from dvae.cli import configs, hints, resume, runs
-from dvae.cli.arguments import Parser, flags_of, innermost, quiet_lightning, usage_sentence
+from dvae.cli.arguments import Parser, flags_of, innermost, quiet_lightning, usage_sentence, with_configs
 from dvae.cli.errors import NothingToDo, UsageError, told
 from dvae.cli.help import readable
 from dvae.config import class_paths, instantiate, is_trusted, require_trust
@@ -58,6 +58,7 @@ _FREE = frozenset({"compile", "max_environment_steps", "solved_at", "stop_when_s
 def main(command: str, arguments: Sequence[str]) -> int:
     """Build a trainer, a model and environments from the arguments, and train."""
     quiet_lightning()
+    arguments = with_configs(arguments)
     parser = _parser(command, arguments)
     config = parser.parse_args(arguments)
     if config.threads:
