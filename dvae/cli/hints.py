@@ -34,6 +34,9 @@ _SHELVES = (
 )
 
 
+# What a model tells its networks, and the type.
+_SIZES = {"in_features": "int", "out_features": "int", "image_shape": "list[int]", "outputs_per_pixel": "int"}
+
 _DEFAULTS: Mapping[str, type] = {"model": DiscreteVAE, "model.estimator": RELAX, "data": BinarizedMNIST}
 
 
@@ -60,8 +63,15 @@ def _missing(given: Iterable[str], classes: Mapping[str, type]) -> str | None:
         for name, parameter in inspect.signature(cls).parameters.items():
             needed = parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
             if needed and not any(own == f"{key}.{name}" or own.startswith(f"{key}.{name}.") for own in keys):
-                return f"--{key}: {cls.__name__} needs --{key}.{name}"
+                return f"--{key}: {cls.__name__} needs --{key}.{name}{_how_to_leave_out(key, name)}"
     return None
+
+
+def _how_to_leave_out(key: str, name: str) -> str:
+    """A network gets those sizes from the model that its class does not insist on."""
+    if key not in ("model.encoder", "model.decoder") or name not in _SIZES:
+        return ""
+    return f", or a class whose {name} is None by default ({name}: {_SIZES[name]} | None = None), which is then the model's own"
 
 
 def _wrong(key: str, value: Any, classes: dict[str, type]) -> str | None:

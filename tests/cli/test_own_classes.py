@@ -20,6 +20,16 @@ class Data(dvae.data.ArrayData):
         super().__init__(train, eval_batch_size=eval_batch_size, **kwargs)
 
 
+class Insisting(dvae.networks.Linear):
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__(in_features, out_features)
+
+
+class Encoder(dvae.networks.Linear):
+    def __init__(self, in_features: int | None = None, out_features: int | None = None):
+        super().__init__(in_features, out_features)
+
+
 class Estimator(dvae.estimators.REBAR):
     def __init__(self, temperature: float = 0.1, **kwargs):
         super().__init__(temperature, **kwargs)
@@ -91,3 +101,11 @@ def test_what_is_no_optimizer_is_named(refused):
     assert "optimizer: cannot import 'torch.optim.SGDD'" in refused(
         "fit", "--model.optimizer=torch.optim.SGDD", "--trainer.max_steps=2", "--trainer.logger=false"
     )
+
+
+def test_a_network_takes_the_model_s_sizes_or_is_told_how(folder, fit, refused, monkeypatch):
+    monkeypatch.syspath_prepend(folder)
+    (folder / "own_networks.py").write_text(OWN)
+    sentence = refused("fit", "--model.encoder", "own_networks.Insisting", "--trainer.max_steps=2")
+    assert "Insisting needs --model.encoder.in_features, or a class whose in_features is None by default" in sentence
+    assert fit("--model.encoder=own_networks.Encoder", steps=2) == 0
