@@ -248,7 +248,7 @@ def _argument_behind(first: nn.Module, other: nn.Module, name: str) -> tuple[str
         if isinstance(module, Module) and isinstance(twin, Module):
             arguments, given = module.config["init_args"], twin.config["init_args"]
             for key, value in arguments.items():
-                if isinstance(value, _PLAIN) and value != given.get(key):
+                if not isinstance(value, Mapping) and value != given.get(key):
                     return f"{name}.{key}", value, given.get(key)
         name = name.rpartition(".")[0]
     return None

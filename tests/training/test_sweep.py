@@ -224,8 +224,8 @@ def test_an_extracted_replica_goes_on_as_its_own_run_would(fit, tmp_path, schedu
     [
         ({"kl": ["sampled", "analytic"]}, "kl is 'sampled' in the first and 'analytic' in model"),
         ({"num_latents": [4, 5]}, "tensors of the same shapes|num_latents is 4"),
-        ({"estimator.depth": [1, 2]}, r"estimators\.0\.network\.depth is 1 in the first and 2 in model 1"),
-        ({"estimator.hidden": [5, 6]}, r"estimators\.0\.network\.hidden is 5 in the first and 6 in model 1"),
+        ({"estimator.depth": [1, 2]}, r"estimators\.0\.depth is 1 in the first and 2 in model 1"),
+        ({"estimator.hidden": [5, 6]}, r"estimators\.0\.hidden is 5 in the first and 6 in model 1"),
         ({"estimator.nonsense": [1, 2]}, "nonsense"),
         ({"encoder.hidden": [1, 2]}, "encoder is not a module with a class_path"),
         ({"lr": 0.1}, "a list of values for each argument, got 0.1 for lr"),
@@ -238,6 +238,11 @@ def test_an_extracted_replica_goes_on_as_its_own_run_would(fit, tmp_path, schedu
 def test_what_replicas_cannot_differ_in_is_told(sweep, message):
     with pytest.raises(InputError, match=message):
         replicate(seeded(0, lambda: RELAX(hidden=5)), 1, sweep)
+
+
+def test_a_network_s_argument_that_replicas_cannot_differ_in_is_told():
+    with pytest.raises(InputError, match=r"encoders\.0\.hidden is \[5\] in the first and \[6\] in model 1"):
+        replicate(seeded(0, LOO, encoder=MLP), 1, {"encoder.hidden": [[5], [6]]})
 
 
 def test_what_replicas_cannot_do_is_told(fit, tmp_path):
