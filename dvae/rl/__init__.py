@@ -1,9 +1,11 @@
 r"""Policies: agents in environments of gymnasium, trained with the library's gradient estimators.
 
-``pip install 'discrete-vae[rl]'`` brings gymnasium with Box2D and MuJoCo; for CartPole and certificates gymnasium alone is enough.
+``pip install 'discrete-vae[rl]'`` brings gymnasium with Box2D and MuJoCo; for CartPole and certificates gymnasium alone is
+enough.
 
-The one idea: an environment tells the value of the action that was taken, and no other. So an estimator's second half is asked with
-a value from outside, `GradientEstimator.given`: REINFORCE and its baselines, LAX, and RELAX with `black_box=True` can do with that,
+The one idea: an environment tells the value of the action that was taken, and no other. So an estimator's second half is asked
+with a value from outside, `GradientEstimator.given`: REINFORCE and its baselines, LAX, and RELAX with `black_box=True` can do
+with that,
 
 .. math::
     g_t = (R_t - V(s_t) - c_\phi(\tilde z_t, s_t)) \nabla \log \pi(a_t | s_t) + \nabla c_\phi(z_t, s_t)
@@ -36,25 +38,24 @@ dvae rl certify --estimators '[RELAX]' --num_episodes 20000
 ```
 
 `Rollouts` collects whole episodes, or a fixed number of steps; in single environments, whose episodes begin with seeds of their
-own,
-or in a vector environment, whose dummy step of a reset is masked. `PolicyGradient` updates policy, V and phi in one step of one
-optimizer, then fits V and phi further. The action is credited with `returns` (no bias), `bootstrapped` returns or `gae` (biased by
-as much as V is wrong); a surrogate adds no bias to any of them. A policy network, a surrogate, an estimator or a wrapper of one's
-own is an argument; a subclass of `PolicyGradient` may change the rest.
+own, or in a vector environment, whose dummy step of a reset is masked. `PolicyGradient` updates policy, V and phi in one step
+of one optimizer, then fits V and phi further. The action is credited with `returns` (no bias), `bootstrapped` returns or `gae`
+(biased by as much as V is wrong); a surrogate adds no bias to any of them. A policy network, a surrogate, an estimator or a
+wrapper of one's own is an argument; a subclass of `PolicyGradient` may change the rest.
 
 # An honest comparison
 
-The arms of `dvae rl compare` are: no baseline; V fitted to the returns (A2C); a baseline of the state alone that is trained on the
-variance, as a surrogate is; RELAX or LAX; and both as they were released with the paper, which are biased.
+The arms of `dvae rl compare` are: no baseline; V fitted to the returns (A2C); a baseline of the state alone that is trained on
+the variance, as a surrogate is; RELAX or LAX; and both as they were released with the paper, which are biased.
 
 ```
 dvae rl compare --config cartpole_a2c --lr 0.003,0.01 --seeds 20 \
   --estimators '[REINFORCE, A2C, StateBaseline, RELAX, ReleasedRELAX]'
 ```
 
-Episodes until the mean reward of 100 is above 195 on CartPole with its limit of 200 steps: mean and standard error over the agents
-that got there, of 20; in brackets how many did not within some 160,000 steps. Published (Grathwohl et al. 2018): A2C 1152 ± 90,
-RELAX 472 ± 114.
+Episodes until the mean reward of 100 is above 195 on CartPole with its limit of 200 steps: mean and standard error over the
+agents that got there, of 20; in brackets how many did not within some 160,000 steps. Published (Grathwohl et al. 2018): A2C
+1152 ± 90, RELAX 472 ± 114.
 
 | estimator | Adam .003 | Adam .01 |
 |---|---|---|
@@ -67,8 +68,8 @@ RELAX 472 ± 114.
 
 ![Reward and gradient variance on CartPole](../../.github/policies.png)
 
-InvertedPendulum, mean reward of 100 episodes above 950, 5 agents each (`dvae rl compare --config pendulum_a2c --seeds 5`, and 25 fits
-of phi an update with `--model.phi_steps 25`). Published: A2C 6243 ± 164, LAX 2067 ± 412.
+InvertedPendulum, mean reward of 100 episodes above 950, 5 agents each (`dvae rl compare --config pendulum_a2c --seeds 5`, and
+25 fits of phi an update with `--model.phi_steps 25`). Published: A2C 6243 ± 164, LAX 2067 ± 412.
 
 | estimator | episodes | environment steps |
 |---|---|---|
@@ -81,11 +82,11 @@ On LunarLander (`--config lunarlander_a2c --seeds 3`) nothing was solved in 300,
 paper's; the mean reward of the last 100 episodes is then 57 ± 38 (A2C), 71 ± 23 (state alone), 12 ± 8 (RELAX), 19 ± 44 (released
 RELAX), which three agents do not tell apart.
 
-So with one set-up for all, **any baseline beats none, and RELAX and LAX do not beat a value function**, in contrast to the published
-table. Why, on CartPole: with two actions a baseline of the state alone can take all of the variance that comes from the action
-(p_1 Q_0 + p_0 Q_1 does), and what is left comes from what happens later, which no surrogate of this action knows. `dvae rl variance`
-shows it at a fixed policy (one whose episodes last 132 steps on average): the log of the trace of the gradient's covariance, of 2,400
-episodes that all arms saw, and the difference to no baseline, whose error is smaller for that.
+So with one set-up for all, **any baseline beats none, and RELAX and LAX do not beat a value function**, in contrast to the
+published table. Why, on CartPole: with two actions a baseline of the state alone can take all of the variance that comes from
+the action (p_1 Q_0 + p_0 Q_1 does), and what is left comes from what happens later, which no surrogate of this action knows.
+`dvae rl variance` shows it at a fixed policy (one whose episodes last 132 steps on average): the log of the trace of the
+gradient's covariance, of 2,400 episodes that all arms saw, and the difference to no baseline, whose error is smaller for that.
 
 | estimator | phi trained per | log trace | to no baseline |
 |---|---|---|---|
@@ -101,11 +102,11 @@ episodes that all arms saw, and the difference to no baseline, whose error is sm
 # Certificates
 
 `dvae rl certify` holds the whole of it (environment, rollout, credit, estimator, update) against the enumeration of all
-trajectories of random decision processes of 3 states and 3 steps: by whole episodes, and by a fixed number of steps with resets in
-between. At 1,000,000 episodes the largest |z| is 2.3 (REINFORCE), 3.9 (state alone) and 4.0 (RELAX) with three actions to choose from,
-3.9, 3.8 and 3.4 (LAX) with continuous ones; with the next two seeds that of the state alone is 2.9 and 3.5. The released samplers are
-at 8.4 (RELAX) and 17.3 (LAX). The tests also reject a surrogate without its path and a dummy step that counts.
-"""
+trajectories of random decision processes of 3 states and 3 steps: by whole episodes, and by a fixed number of steps with resets
+in between. At 1,000,000 episodes the largest |z| is 2.3 (REINFORCE), 3.9 (state alone) and 4.0 (RELAX) with three actions to
+choose from, 3.9, 3.8 and 3.4 (LAX) with continuous ones; with the next two seeds that of the state alone is 2.9 and 3.5. The
+released samplers are at 8.4 (RELAX) and 17.3 (LAX). The tests also reject a surrogate without its path and a dummy step that
+counts."""
 
 from dvae.rl.advantages import Credit, credited
 from dvae.rl.agent import Agent
