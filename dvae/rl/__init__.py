@@ -106,7 +106,8 @@ trajectories of random decision processes of 3 states and 3 steps: by whole epis
 in between. At 1,000,000 episodes the largest |z| is 2.3 (REINFORCE), 3.9 (state alone) and 4.0 (RELAX) with three actions to
 choose from, 3.9, 3.8 and 3.4 (LAX) with continuous ones; with the next two seeds that of the state alone is 2.9 and 3.5. The
 released samplers are at 8.4 (RELAX) and 17.3 (LAX). The tests also reject a surrogate without its path and a dummy step that
-counts."""
+counts.
+"""
 
 from dvae.rl.advantages import Credit, credited
 from dvae.rl.agent import Agent
