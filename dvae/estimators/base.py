@@ -307,13 +307,14 @@ class GradientEstimator(Module, Generic[Q]):
         """
         self.require_given()
         latent: Latent = self._supported(q).detach()
+        value = torch.as_tensor(value)
         b, value = (b[None], value[None]) if b.dim() == latent.mode().dim() else (b, value)
         if noise is None:
             noise = latent.noise(self.num_noise, self.num_samples, generator=generator)
         if b.shape != noise.shape[1:] or value.shape != b.shape[: 1 + len(latent.batch_shape)]:
             raise InputError(
-                f"b must be samples {tuple(noise.shape[1:])} and value one number for each, "
-                f"got {tuple(b.shape)} and {tuple(value.shape)}"
+                f"b must be num_samples={self.num_samples} samples for each example as q draws them, {tuple(noise.shape[1:])}, "
+                f"and value one number for each, got {tuple(b.shape)} and {tuple(value.shape)}"
             )
         self.ensure_built(latent.flat(b).shape[-1], 0 if context is None else context.shape[-1])
         value = _floating(value, b.dtype)

@@ -157,6 +157,10 @@ class RELAX(REBAR):
         self.surrogate = Surrogate(network, hidden, depth)
         self.network: nn.Module | None = None if self.surrogate.waits else self.surrogate.made()
 
+    def require_given(self) -> None:
+        if not self.black_box:
+            raise InputError("RELAX needs f at relaxed samples, but only values from outside are given: pass black_box=True")
+
     def build(self, num_latents: int, num_context: int) -> None:
         if self.network is None:
             self.network = self.surrogate.made(num_latents=num_latents, num_context=num_context)

@@ -197,7 +197,8 @@ def _replace(module: nn.Module, sources: Sequence[dict[str, nn.Module]], functio
     for name, part in module.named_modules():
         for key, old in list(part.named_parameters(recurse=False, remove_duplicate=False)):
             if old not in made:
-                made[old] = nn.Parameter(function([own[name].get_parameter(key).detach() for own in sources]))
+                values = function([own[name].get_parameter(key).detach() for own in sources])
+                made[old] = nn.Parameter(values, requires_grad=old.requires_grad)
             part.register_parameter(key, made[old])
         for key, old in list(part.named_buffers(recurse=False, remove_duplicate=False)):
             if old not in made:

@@ -61,7 +61,9 @@ class Rollouts(Configurable, pl.LightningDataModule):
         rollouts_per_epoch: int = 1000,
     ) -> None:
         super().__init__()
-        require_at_least(1, num_envs=num_envs, num_steps=num_steps or 1, rollouts_per_epoch=rollouts_per_epoch)
+        lengths = {"num_steps": num_steps, "max_episode_steps": max_episode_steps}
+        require_at_least(1, num_envs=num_envs, rollouts_per_epoch=rollouts_per_epoch)
+        require_at_least(1, **{name: length for name, length in lengths.items() if length is not None})
         self.env, self.num_envs, self.num_steps = env, num_envs, num_steps
         self.max_episode_steps, self.env_kwargs = max_episode_steps, dict(env_kwargs or {})
         self.wrappers, self.vectorized = list(wrappers), vectorized
@@ -143,6 +145,10 @@ class _Loader:
 
 def _callable(env: str | Callable[..., Any]) -> str | Callable[..., Any]:
     """What an import path names; an id of gymnasium, which has a dash before its version and no dot, passes through."""
+    if not callable(env) and not isinstance(env, str):
+        raise InputError(
+            f"env must be an id of gymnasium, a function that makes an environment or its path, got {type(env).__name__}"
+        )
     if callable(env) or "." not in env:
         return env
     module, _, name = env.rpartition(".")

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from dvae.config import Configurable, instantiate, public_path
 from dvae.errors import InputError, NonFiniteError
 from dvae.estimators import REINFORCE, GradientEstimator
-from dvae.latents import Categorical, Latent, Spec
+from dvae.functional import caller
+from dvae.latents import Categorical, Gaussian, Latent, Spec
 from dvae.models.building import require_at_least
 from dvae.noise import noise_stream, place, uniform
 from dvae.rl.advantages import Credit, credited
@@ -52,7 +53,9 @@ class PolicyGradient(Configurable, pl.LightningModule):
 
     Arguments:
         estimator: of the gradient: an object or its config; REINFORCE by default. Of this and the next two, an object is copied for
-            each agent, which then all begin with its weights; a config is made anew for each.
+            each agent, so that all begin with its weights and it stays as it is (:meth:`extract` gives the trained ones); a config
+            is made anew for each. Networks are called for all agents at once by ``torch.vmap``: no dropout, no statistics of a
+            batch, no branches on values.
         policy: observations [*, O] to flat logits, or its config; an MLP of two layers of 64 by default, of
             :class:`dvae.rl.GaussianPolicy` where actions are vectors.
         value: V, observations [*, O] to [*, 1], or its config; None for no value function.
@@ -202,7 +205,9 @@ class PolicyGradient(Configurable, pl.LightningModule):
         self.save_hyperparameters(self.config["init_args"])
         with torch.random.fork_rng(devices=[]):
             agents = [self._agent(spaces, index) for index in range(self.num_seeds)]
-        self.agent = stacked(agents)
+        together = stacked(agents)
+        _rehearse(together, spaces)
+        self.agent = together
 
     def _agent(self, spaces: Spaces, index: int) -> Agent:
         torch.manual_seed(self.seed + index)
@@ -210,19 +215,16 @@ class PolicyGradient(Configurable, pl.LightningModule):
         default: dict[str, Any] = {"class_path": "dvae.rl.GaussianPolicy"}
         if spaces.action.family is Categorical:
             default = {"class_path": "dvae.networks.MLP", "init_args": {"hidden": [64, 64]}}
-        policy = _own(self._given["policy"] or default, nn.Module, "policy", sizes)
-        value = self._given["value"]
-        value = None if value is None else _own(value, nn.Module, "value", {**sizes, "out_features": 1})
+        given = {"estimator": REINFORCE(), **{name: part for name, part in self._given.items() if part is not None}}
+        # Together: what policy and value share, they share as copies too.
+        given |= copy.deepcopy({name: part for name, part in given.items() if isinstance(part, nn.Module)})
+        policy = instantiate(given.get("policy", default), nn.Module, "policy", optional=sizes)
+        value = given.get("value")
+        value = None if value is None else instantiate(value, nn.Module, "value", optional={**sizes, "out_features": 1})
         for name, network, size in (("policy", policy, sizes["out_features"]), ("value", value, 1)):
             _check(name, network, spaces.num_observations, size)
-        estimator = _own(self._given["estimator"] or REINFORCE(), GradientEstimator, "estimator", {})
-        estimator.require_support(spaces.action.family)
-        estimator.require_given()
-        if estimator.num_samples != 1 or estimator.multi_sample:
-            raise InputError(
-                f"estimator must take one action a state, got {type(estimator).__name__} with num_samples={estimator.num_samples}: "
-                "nobody can take two actions in one moment"
-            )
+        estimator = instantiate(given["estimator"], GradientEstimator, "estimator")
+        _require_suited(estimator, spaces)
         estimator.ensure_built(spaces.action.num_features, spaces.num_observations)
         return Agent(policy, value, estimator, spaces.action, spaces.num_observations, self.normalize)
 
@@ -294,11 +296,13 @@ class PolicyGradient(Configurable, pl.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         agent = self.agents
         named = {"policy": (agent.policy, self.lr), "value": (agent.value, self.value_lr), "phi": (agent.estimator, self.phi_lr)}
-        groups: list[Any] = [
-            {"params": list(module.parameters()), "lr": lr, "name": name}
-            for name, (module, lr) in named.items()
-            if module is not None and any(True for _ in module.parameters())
-        ]
+        groups: list[Any] = []
+        seen: set[Tensor] = set()  # what policy and value share is the policy's
+        for name, (module, lr) in named.items():
+            own = [] if module is None else [part for part in module.parameters() if part.requires_grad and part not in seen]
+            seen.update(own)
+            if own:
+                groups.append({"params": own, "lr": lr, "name": name})
         if self.optimizer_config is None:
             return torch.optim.Adam(groups, betas=self.betas, eps=self.eps, fused=True)
         return instantiate(self.optimizer_config, torch.optim.Optimizer, "optimizer", params=groups)
@@ -469,9 +473,45 @@ class PolicyGradient(Configurable, pl.LightningModule):
         self._last_gradient = saved.get("last_gradient")
 
 
-def _own(given: Any, base: type[Any], name: str, sizes: Mapping[str, int]) -> Any:
-    """A network of an agent's own: made anew, or a copy with fresh weights would have to know how, so with the same ones."""
-    return copy.deepcopy(given) if isinstance(given, base) else instantiate(given, base, name, optional=sizes)
+_KINDS = {
+    Categorical: ("one of several", "REINFORCE, NVIL or RELAX(black_box=True)"),
+    Gaussian: ("vectors", "REINFORCE, NVIL or LAX"),
+}
+
+
+def _require_suited(estimator: GradientEstimator, spaces: Spaces) -> None:
+    """An InputError where an estimator is not for the environment's actions, or asks for more than the reward of the one taken."""
+    family, name = spaces.action.family, type(estimator).__name__
+    kind, suited = _KINDS[family]
+    if not issubclass(family, estimator.latents):
+        hint = (
+            f"; a class of your own says latents = (dvae.latents.{family.__name__},)"
+            if "dvae." not in type(estimator).__module__
+            else ""
+        )
+        raise InputError(f"estimator must be for the environment's actions, which are {kind}, such as {suited}, got {name}{hint}")
+    if estimator.num_samples != 1 or estimator.multi_sample:
+        raise InputError(
+            f"estimator must take one action a state, got {name} with num_samples={estimator.num_samples}, and nobody can take two "
+            f"actions in one moment: take {suited}"
+        )
+    estimator.require_given()
+
+
+def _rehearse(agents: Agent, spaces: Spaces) -> None:
+    """An InputError where networks cannot be called for all agents at once."""
+    observation = torch.zeros(len(agents.count), 1, spaces.num_observations)
+    tensors = {name: tensor.detach() for name, tensor in (*agents.named_parameters(), *agents.named_buffers())}
+    functions: dict[str, Any] = {"policy": lambda agent, seen: agent.policy(seen), "value": Agent.values}
+    for name, function in functions.items():
+        try:
+            torch.vmap(caller(agents, function))(tensors, observation)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0][:200]
+            raise InputError(
+                f"{name} cannot be called for all agents at once by torch.vmap: take a network without dropout, statistics of a batch "
+                f"and branches on values ({reason})"
+            ) from None
 
 
 def _check(name: str, network: nn.Module | None, num_in: int, num_out: int) -> None:

@@ -100,6 +100,8 @@ def collect(environments: Environments, act: Act, num_agents: int, num_steps: in
         """[T, E, ...] as [R, T, N, ...]."""
         return torch.from_numpy(np.stack(rows)).unflatten(1, (num_agents, -1)).movedim(1, 0)
 
+    if not all(np.isfinite(own.observation).all() for own in transitions):
+        raise InputError("env must give finite observations, got one that is not")
     reward = stacked([own.reward for own in transitions])
     if not torch.isfinite(reward).all():
         raise InputError(f"env must give finite rewards, got {reward[~torch.isfinite(reward)][0].item()}")

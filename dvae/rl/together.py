@@ -117,7 +117,7 @@ class Together:
 
     def _assign(self, gradients: Mapping[str, Tensor], prefix: str) -> None:
         for name, parameter in self._named.items():
-            parameter.grad = gradients[name] if name.startswith(prefix) else None
+            parameter.grad = gradients[name] if parameter.requires_grad and name.startswith(prefix) else None
 
 
 def _differentiated(agents: Agent, loss: Callable[..., Any]) -> Callable[..., Any]:

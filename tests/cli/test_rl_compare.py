@@ -46,7 +46,7 @@ def test_results_of_other_settings_do_not_come_into_one_table(folder, capsys):
     [
         (["--estimators", "[A3C]"], "estimators must be out of REINFORCE, A2C"),
         (["--seeds", "0"], "seeds must be at least 1"),
-        (["--estimators", "[LAX]"], "LAX is for Gaussian latents, got Categorical"),
+        (["--estimators", "[LAX]"], "actions, which are one of several"),
         (["--env", "CartPoll-v1"], "env must be an environment of gymnasium"),
         (["--model.learn", "3"], "PolicyGradient has no argument learn"),
     ],

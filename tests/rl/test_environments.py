@@ -36,6 +36,11 @@ class Endless(Counting):
         return observation, 1.0, False, False, {}
 
 
+class Unseen(Counting):
+    def _observation(self):
+        return super()._observation() / (self.time < 2)
+
+
 class Undefined(Counting):
     rewards = (1.0, float("nan"), 3.0, 4.0, 5.0)
 
@@ -129,6 +134,8 @@ def test_observations_of_any_shape_are_flat():
         ({"env": "CartPole-v1", "wrappers": ["NoSuchWrapper"]}, "wrappers: NoSuchWrapper cannot be put around"),
         ({"env": lambda: 3}, "env must make a gymnasium.Env, got int"),
         ({"env": "CartPole-v1", "num_envs": 0}, "num_envs must be at least 1"),
+        ({"env": "CartPole-v1", "max_episode_steps": 0}, "max_episode_steps must be at least 1"),
+        ({"env": Counting()}, "env must be an id of gymnasium, a function that makes an environment or its path, got Counting"),
     ],
 )
 def test_what_is_no_environment_is_named(arguments, message):
@@ -144,7 +151,9 @@ def test_actions_that_are_neither_one_of_several_nor_a_vector_are_refused():
         dvae.rl.Rollouts(Several)
 
 
-@pytest.mark.parametrize(("env", "message"), [(Endless, "has not ended after"), (Undefined, "finite rewards, got nan")])
+@pytest.mark.parametrize(
+    ("env", "message"), [(Endless, "has not ended after"), (Undefined, "finite rewards, got nan"), (Unseen, "finite observations")]
+)
 def test_rollouts_that_cannot_be_used_say_why(env, message, monkeypatch):
     monkeypatch.setattr("dvae.rl.rollouts._LONGEST_EPISODE", 200)
     data = dvae.rl.Rollouts(env)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from torch import nn
 
 import dvae
 from dvae.estimators import LAX, LOO, NVIL, REBAR, REINFORCE, RELAX
@@ -40,6 +41,19 @@ class Signs(gym.Env):
 class Steering(Signs):
     action_space = gym.spaces.Box(-1.0, 1.0, (1,), np.float32)
     continuous = True
+
+
+class ForBits(dvae.GradientEstimator):
+    def gradient(self, f, q, draw, context):
+        return q.score(draw.b, draw.value)
+
+
+class Branches(nn.Linear):
+    def __init__(self):
+        super().__init__(1, 1)
+
+    def forward(self, observation):
+        return super().forward(observation) if observation.sum() >= 0 else -super().forward(observation)
 
 
 def surrogate(kind: str) -> dict:
@@ -226,7 +240,11 @@ def test_the_paper_s_objective_is_the_square_of_an_episode_s_gradient():
     [
         ({"estimator": REBAR()}, "REBAR needs f at other samples than those drawn"),
         ({"estimator": LOO()}, "nobody can take two actions in one moment"),
-        ({"estimator": LAX()}, "LAX is for Gaussian latents, got Categorical"),
+        ({"estimator": LAX()}, r"actions, which are one of several, such as REINFORCE, NVIL or RELAX\(black_box=True\), got LAX"),
+        ({"estimator": RELAX()}, "pass black_box=True"),
+        ({"estimator": ForBits()}, r"a class of your own says latents = \(dvae.latents.Categorical,\)"),
+        ({"policy": nn.Sequential(nn.Linear(1, 2), nn.Dropout(0.5))}, "policy cannot be called for all agents at once"),
+        ({"value": Branches()}, "value cannot be called for all agents at once"),
         ({"credit": "gae", "value": None}, "credit='gae' needs a value function"),
         ({"credit": "everything"}, "credit must be one of returns, bootstrapped, gae"),
         ({"discount": 1.1}, "discount must be from 0 to 1"),
@@ -290,3 +308,25 @@ def test_an_update_that_is_not_finite_is_not_done():
     with pytest.raises(dvae.NonFiniteError, match=r"value_loss \(agent 1\)"):
         fit(run, data, 3)
     assert torch.equal(run.agents.policy.layers[0].weight, before)
+
+
+def test_frozen_layers_of_a_policy_stay_as_they_are():
+    policy = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 2))
+    policy[0].requires_grad_(False)
+    run = model(REINFORCE(), policy=policy, num_seeds=2)
+    fit(run, Rollouts(Signs, num_envs=2), 3)
+    for index in range(2):
+        assert torch.equal(run.extract(index).policy[0].weight, policy[0].weight)
+        assert not torch.equal(run.extract(index).policy[2].weight, policy[2].weight)
+
+
+def test_policy_and_value_may_share_layers():
+    trunk = nn.Sequential(nn.Linear(1, 16), nn.Tanh())
+    run = model(
+        REINFORCE(), policy=nn.Sequential(trunk, nn.Linear(16, 2)), value=nn.Sequential(trunk, nn.Linear(16, 1)), num_seeds=2
+    )
+    fit(run, Rollouts(Signs, num_envs=8), 60)
+    agent = run.extract(1)
+    assert agent.policy[0][0].weight is agent.value[0][0].weight
+    assert not torch.equal(agent.policy[0][0].weight, trunk[0].weight)
+    assert run.mean_reward(1) > 5
