@@ -82,13 +82,13 @@ On LunarLander (`--config lunarlander_a2c --seeds 3`) nothing was solved in 300,
 paper's; the mean reward of the last 100 episodes is then 57 ± 38 (A2C), 71 ± 23 (state alone), 12 ± 8 (RELAX), 19 ± 44 (released
 RELAX), which three agents do not tell apart.
 
-So with one set-up for all, **any baseline beats none, and RELAX and LAX do not beat a value function** by more than the errors, in
-contrast to the published table. (At .003 RELAX is ahead of A2C by 40 ± 28 episodes, and of the state alone by 100 ± 38; at .01
-and on the pendulum it is not.) Why, on CartPole: with two actions a baseline of the state alone can take all of the variance that
-comes from the action (p_1 Q_0 + p_0 Q_1 does), and what is left comes from what happens later, which no surrogate of this action
-knows.
-`dvae rl variance` shows it at a fixed policy (one whose episodes last 132 steps on average): the log of the trace of the
-gradient's covariance, of 2,400 episodes that all arms saw, and the difference to no baseline, whose error is smaller for that.
+So with one set-up for all, **any baseline beats none, and RELAX and LAX do not beat a value function** by more than the errors,
+in contrast to the published table. (At .003 RELAX is ahead of A2C by 40 ± 28 episodes, and of the state alone by 100 ± 38; at
+.01 and on the pendulum it is not.) Why, on CartPole: with two actions a baseline of the state alone can take all of the
+variance that comes from the action (p_1 Q_0 + p_0 Q_1 does), and what is left comes from what happens later, which no surrogate
+of this action knows. `dvae rl variance` shows it at a fixed policy (one whose episodes last 132 steps on average): the log of
+the trace of the gradient's covariance, of 2,400 episodes that all arms saw, and the difference to no baseline, whose error is
+smaller for that.
 
 | estimator | phi trained per | log trace | to no baseline |
 |---|---|---|---|
