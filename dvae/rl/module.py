@@ -509,8 +509,8 @@ def _rehearse(agents: Agent, spaces: Spaces) -> None:
         except RuntimeError as error:
             reason = str(error).splitlines()[0][:200]
             raise InputError(
-                f"{name} cannot be called for all agents at once by torch.vmap: take a network without dropout, statistics of a batch "
-                f"and branches on values ({reason})"
+                f"{name} cannot be called for all agents at once by torch.vmap: take a network without dropout, statistics of a "
+                f"batch and branches on values ({reason})"
             ) from None
 
 
