@@ -203,7 +203,8 @@ class PlackettLuce(Discrete):
 
     def _in(self, order: Tensor) -> Tensor:
         """The logits in an order of items, [*, B, n]."""
-        return self.logits.expand(order.shape).gather(-1, order)
+        logits, order = torch.broadcast_tensors(self.logits, order)
+        return logits.gather(-1, order)
 
 
 def _expected_ranks(logits: Tensor) -> Tensor:
@@ -218,4 +219,5 @@ def _log_rest(logits: Tensor) -> Tensor:
 
 def _back(in_order: Tensor, ranks: Tensor) -> Tensor:
     """What stands in the order drawn, for each item."""
-    return in_order.gather(-1, ranks.long())
+    in_order, places = torch.broadcast_tensors(in_order, ranks.long())
+    return in_order.gather(-1, places)

@@ -176,7 +176,10 @@ def test_a_replica_that_stopped_is_told_and_left_out(compare, folder, capsys):
         (["--estimators=LOO", "--max_steps=3", "--trainer.max_steps=4"], "is --trainer.max_steps, which was given too"),
         (["--estimators=LOO", "--sweep={estimator: [LOO]}"], "says which are compared"),
         (["--estimators=LOO", "--model.num_latent=3"], "did you mean --model.num_latents?"),
-        (["--estimators=[REINFORCE, RELAX]", "--model.latent=Gaussian"], "RELAX is for Bernoulli or Categorical latents"),
+        (
+            ["--estimators=[REINFORCE, RELAX]", "--model.latent=Gaussian"],
+            "RELAX is for Bernoulli or Categorical or PlackettLuce latents",
+        ),
         (["--estimators=LOO", "--sweep={estimator.temperature: [0.5]}"], "LOO: estimator: dvae.estimators.LOO does not take"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

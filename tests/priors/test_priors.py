@@ -7,7 +7,7 @@ import torch
 
 import dvae
 from dvae import InputError
-from dvae.latents import FAMILIES, Discrete, Spec
+from dvae.latents import FAMILIES, Discrete, PlackettLuce, Spec
 from dvae.priors import Factorial, Prior
 
 CLASSES = [
@@ -56,6 +56,8 @@ def test_states_are_sampled_as_often_as_they_are_probable(prior, spec):
 
 
 def test_the_divergence_is_the_enumerated_one(prior, spec):
+    if issubclass(spec.family, PlackettLuce):
+        pytest.skip("orders have no divergence in closed form")
     generator = torch.Generator().manual_seed(2)
     q = spec(torch.randn(1, spec.num_logits, generator=generator, dtype=torch.float64))
     states = states_of(spec)[:, None]
