@@ -43,6 +43,9 @@ of one optimizer, then fits V and phi further. The action is credited with `retu
 (biased by as much as V is wrong); a surrogate adds no bias to any of them. A policy network, a surrogate, an estimator or a
 wrapper of one's own is an argument; a subclass of `PolicyGradient` may change the rest.
 
+Environment steps a second on CartPole through the whole training loop (`dvae rl benchmark`; 8 environments an agent, 5 steps an
+update, one thread): one agent 5,414, ten at once 19,148, stable-baselines3's A2C 3,874.
+
 # An honest comparison
 
 The arms of `dvae rl compare` are: no baseline; V fitted to the returns (A2C); a baseline of the state alone that is trained on

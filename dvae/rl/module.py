@@ -16,7 +16,7 @@ from dvae.estimators import REINFORCE, GradientEstimator
 from dvae.functional import caller
 from dvae.latents import Categorical, Gaussian, Latent, Spec
 from dvae.models.building import require_at_least
-from dvae.noise import noise_stream, place, uniform
+from dvae.noise import noise_stream
 from dvae.rl.advantages import Credit, credited
 from dvae.rl.agent import Agent, PhiObjective, single, stacked
 from dvae.rl.environments import Spaces
@@ -266,8 +266,7 @@ class PolicyGradient(Configurable, pl.LightningModule):
     def _noise(self, kind: int, shape: Sequence[int], *counters: int) -> Tensor:
         """Uniform noise [R, *shape], a function of seeds, iteration and counters."""
         streams = [noise_stream(self.seed + index, kind, *counters) for index in range(self.num_seeds)]
-        starts = place(torch.tensor(streams), torch.tensor(self.iteration))
-        return uniform(starts, shape)
+        return self._together().noise(torch.tensor(streams), torch.tensor(self.iteration), tuple(shape))
 
     def _together(self) -> Together:
         if self._functions is None or self._functions.agents is not self.agents:
@@ -312,8 +311,11 @@ class PolicyGradient(Configurable, pl.LightningModule):
             raise InputError("credit='returns' needs whole episodes, got a fixed num_steps: leave it out, or take credit='gae'")
         part = rollout.padded() if rollout.whole.all() else rollout
         together, noise = self._together(), self.update_noise(part, 0)
-        values = together.values(part.observation)
-        next_values = values if self.credit == "returns" else together.values(part.next_observation)
+        if self.credit == "returns":
+            next_values = values = together.values(part.observation)
+        else:
+            both = torch.cat([part.observation, part.next_observation], 1)
+            values, next_values = together.values(both).chunk(2, 1)
         credit = credited(
             self.credit, part.reward, values, next_values, part.terminated, part.ended, self.discount, self.gae_lambda
         )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dvae.functional import caller
+from dvae.noise import place, uniform
 from dvae.rl.agent import Agent, PhiObjective
 from dvae.rl.rollouts import Rollout
 from dvae.rl.traced import Traced
@@ -28,6 +29,8 @@ class Together:
     def __init__(self, agents: Agent, phi_objective: PhiObjective, compile: bool = False) -> None:
         self.agents = agents
         self._cut: list[tuple[Tensor, Tensor]] = []
+        self._noise: dict[tuple[int, ...], Traced] = {}
+        self._compile = compile
 
         def joint(agent: Agent, rollout: Rollout, credit: Tensor, values: Tensor, noise: Tensor, entropy_bonus: Tensor) -> Any:
             both, (losses, buffers) = agent.losses(rollout, credit - values, noise, entropy_bonus, phi_objective)
@@ -61,6 +64,12 @@ class Together:
     def acting(self) -> dict[str, Tensor]:
         """The tensors that :meth:`act` needs, fewer of which are faster to hand over."""
         return {name: tensor for name, tensor in self.tensors().items() if not name.startswith(("value.", "estimator."))}
+
+    def noise(self, streams: Tensor, iteration: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Uniform noise [R, *shape] of an iteration, from each agent's stream; see :func:`dvae.noise.place`."""
+        if shape not in self._noise:
+            self._noise[shape] = Traced(lambda streams, iteration: uniform(place(streams, iteration), shape), self._compile)
+        return self._noise[shape](streams, iteration)
 
     def act(self, tensors: Mapping[str, Tensor], observation: Tensor, noise: Tensor) -> Tensor:
         """Samples [R, N, *sample] of agents with the tensors of :meth:`acting`."""
