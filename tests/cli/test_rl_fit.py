@@ -205,7 +205,7 @@ COIN = ("rl", "fit", f"--data.env={TINY}.Coin", *SMALL, "--trainer.max_steps=2")
         ((*COIN, "--model.lr=fast"), "--model.lr must be a number, got 'fast'"),
         ((*COIN, "--trainer.max_step=3"), "unknown argument --trainer.max_step; did you mean --trainer.max_steps?"),
         ((*COIN, "--model.estimator=RELAXX"), "did you mean RELAX?"),
-        ((*COIN, "--model.estimator=LAX"), "LAX is for Gaussian latents, got Categorical"),
+        ((*COIN, "--model.estimator=LAX"), "actions, which are one of several"),
         ((*COIN, "--model.estimator.hidden=3"), "model.estimator must be given, the class whose argument hidden is"),
         ((*COIN, "--data.num_steps=3"), "credit='returns' needs whole episodes"),
         ((*COIN, "--config=cartpol_relax"), "config cartpol_relax does not exist, and the package has rl/cartpole_a2c"),
