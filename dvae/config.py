@@ -28,6 +28,7 @@ __all__ = [
     "class_paths",
     "current_path",
     "import_class",
+    "import_object",
     "instantiate",
     "is_trusted",
     "public_path",
@@ -142,14 +143,19 @@ def instantiate(config: Any, base: type[T], name: str, optional: Mapping[str, An
 
 def import_class(path: str, base: type[T], name: str) -> type[T]:
     """Import the class at a dotted ``path`` and check that it derives from ``base``; an InputError names ``name`` otherwise."""
-    module, _, attribute = current_path(path).rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"{name}: cannot import {path!r}: {error}") from None
+    found = import_object(path, name)
     if not (isinstance(found, type) and issubclass(found, base)):
         raise InputError(f"{name}: {path!r} is not a subclass of {base.__name__}")
     return found
+
+
+def import_object(path: str, name: str) -> Any:
+    """Import what stands at a dotted ``path``; an InputError names ``name`` where there is nothing."""
+    module, _, attribute = current_path(path).rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"{name}: cannot import {path!r}: {error}") from None
 
 
 def current_path(path: str) -> str:

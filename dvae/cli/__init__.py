@@ -17,9 +17,9 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "main", "usage"]
 
 COMMANDS = {
     "fit": "train a model",
@@ -54,7 +54,9 @@ def main(args: Sequence[str] | None = None) -> int:
     if command == "help" and rest:
         command, rest = rest[0], [*rest[1:], "--help"]
     if command in ("-h", "--help", "help"):
-        print(_usage())
+        about = "Discrete variational autoencoders with pluggable, certified gradient estimators."
+        more = "dvae help COMMAND lists a command's arguments, dvae --version prints the version."
+        print(usage("dvae", about, COMMANDS, more))
         return 0
     if command == "--version":
         from dvae import __version__
@@ -110,16 +112,7 @@ def _run(command: str, arguments: list[str]) -> int:
         return 1
 
 
-def _usage() -> str:
-    return "\n".join(
-        [
-            "usage: dvae COMMAND ...",
-            "",
-            "Discrete variational autoencoders with pluggable, certified gradient estimators.",
-            "",
-            "commands:",
-            *(f"  {name:<10} {description}" for name, description in COMMANDS.items()),
-            "",
-            "dvae help COMMAND lists a command's arguments, dvae --version prints the version.",
-        ]
-    )
+def usage(program: str, about: str, commands: Mapping[str, str], more: str) -> str:
+    """A page that lists what a program's commands do."""
+    listed = [f"  {name:<10} {description}" for name, description in commands.items()]
+    return "\n".join([f"usage: {program} COMMAND ...", "", about, "", "commands:", *listed, "", more])

@@ -15,7 +15,7 @@ from dvae.latents import Spec
 from dvae.likelihoods import Likelihood
 from dvae.networks import Linear
 
-__all__ = ["NetworkSizes", "linear_or_given", "network_sizes", "require_at_least", "size_of_example"]
+__all__ = ["NetworkSizes", "check_sizes", "linear_or_given", "network_sizes", "require_at_least", "size_of_example"]
 
 
 def size_of_example(num_pixels: int | None, image_shape: Sequence[int] | None) -> tuple[int, tuple[int, ...] | None]:
@@ -81,11 +81,12 @@ def linear_or_given(
         raise InputError(f"{name} must be {len(sizes)} modules, one per stochastic layer, got {len(listed)}")
     modules = [instantiate(item, nn.Module, name, optional=own) for item, own in zip(listed, sizes, strict=True)]
     for module, own in zip(modules, sizes, strict=True):
-        _check_sizes(module, name, own["in_features"], own["out_features"])
+        check_sizes(module, name, own["in_features"], own["out_features"])
     return nn.ModuleList(modules)
 
 
-def _check_sizes(module: nn.Module, name: str, n_in: int, n_out: int) -> None:
+def check_sizes(module: nn.Module, name: str, n_in: int, n_out: int) -> None:
+    """An InputError that calls a module ``name`` where it does not take [*, n_in] to [*, n_out]."""
     try:
         with torch.no_grad():
             shape = tuple(module(torch.zeros(1, 2, n_in)).shape)

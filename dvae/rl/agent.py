@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,24 +14,9 @@ from dvae.functional import caller
 from dvae.latents import Latent, Spec
 from dvae.rl.rollouts import Rollout
 
-__all__ = ["Agent", "Losses", "PhiObjective", "single", "stacked"]
+__all__ = ["Agent", "PhiObjective", "single", "stacked"]
 
 PhiObjective = Literal["step", "episode"]
-
-
-class Losses(NamedTuple):
-    """What an agent's update is made of.
-
-    policy: minus the surrogate, whose gradient is that of the return and the entropy bonus; free of phi.
-    phi: the mean square of the gradient and the estimator's penalty; free of theta.
-    metrics: scalars to log.
-    gradient: with respect to the logits, [T, N, *logits], detached.
-    """
-
-    policy: Tensor
-    phi: Tensor
-    metrics: dict[str, Tensor]
-    gradient: Tensor
 
 
 class Agent(nn.Module):
@@ -66,6 +51,11 @@ class Agent(nn.Module):
         self.register_buffer("mean", torch.zeros(num_observations, dtype=torch.float64))
         self.register_buffer("square", torch.zeros(num_observations, dtype=torch.float64))
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+
+    @property
+    def has_phi(self) -> bool:
+        """Whether there is anything to train in the estimator."""
+        return any(True for _ in self.estimator.parameters())
 
     def seen(self, observation: Tensor) -> Tensor:
         """Observations as the networks see them, [*, O]."""
@@ -118,24 +108,29 @@ class Agent(nn.Module):
         action, value = rollout.action.flatten(0, 1), credit.flatten()
         return self.estimator.given(q, action[None], value[None], context, noise=noise), q
 
-    def losses(
+    def loss(
         self, rollout: Rollout, credit: Tensor, noise: Tensor, entropy_bonus: Tensor, phi_objective: PhiObjective
-    ) -> tuple[Tensor, tuple[Losses, dict[str, Tensor]]]:
-        """The sum of both losses, for one differentiation; them, and the estimator's buffers after the update."""
+    ) -> tuple[Tensor, tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        """What policy and phi minimise, neither through the other's part; metrics, and the estimator's buffers after the update.
+
+        Arguments:
+            rollout, credit, noise: as of :meth:`gradients`.
+            entropy_bonus: weight of the policy's entropy, [].
+            phi_objective: see :meth:`second_moment`.
+        """
         grad, q = self.gradients(rollout, credit, noise)
         event = tuple(range(1, grad.dim()))
         weight = rollout.weight.flatten()
         entropy = (weight * q.entropy()).sum()
         surrogate = (weight * (grad.detach() * q.logits).sum(event)).sum() + entropy_bonus * entropy
         second_moment = self.second_moment(rollout, grad, phi_objective)
-        phi = second_moment + self.estimator.penalty(grad[0].numel())
         metrics = {
             "entropy": (entropy / weight.sum()).detach(),
             "gradient_second_moment": second_moment.detach(),
             **self.estimator.summary(),
         }
-        losses = Losses(-surrogate, phi, metrics, grad.detach().unflatten(0, rollout.weight.shape))
-        return phi - surrogate, (losses, dict(self.estimator.named_buffers()))
+        loss = second_moment + self.estimator.penalty(grad[0].numel()) - surrogate
+        return loss, (metrics, dict(self.estimator.named_buffers()))
 
     def second_moment(self, rollout: Rollout, grad: Tensor, objective: PhiObjective) -> Tensor:
         r"""What phi minimises, differentiable in it.

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from dvae.estimators import LAX, NVIL, REINFORCE, RELAX, Draw, GradientEstimator
-from dvae.estimators.base import Objective
+from dvae.estimators.base import Objective, value_and_derivative
+from dvae.estimators.control_variates import controlled
 from dvae.latents import Categorical, Discrete, Gaussian, Spec
 from dvae.latents.base import exponential
 
@@ -65,9 +66,8 @@ class ReleasedLAX(LAX):
 
     def gradient(self, f: Objective, q: Gaussian, draw: Draw, context: Tensor | None) -> Tensor:
         fresh = q.relaxed(draw.noise[0])
-        surrogate = super().gradient(f, q, draw._replace(b=fresh, value=draw.value * 0), context)
-        subtracted = self.network(fresh, context)
-        return surrogate + q.score(fresh, subtracted) + q.score(draw.b, draw.value - subtracted)
+        control, derivative = value_and_derivative(lambda b: self.network(b, context), fresh)
+        return controlled(q, draw.b, draw.value, control, q.sample_gradient(fresh, derivative))
 
 
 class Networks(NamedTuple):
@@ -82,52 +82,31 @@ class Arm(NamedTuple):
 
     value: whether a value function is fitted to the returns and subtracted.
     estimator: what makes the estimator of the gradient from the kind of action and the sizes of networks.
-    text: in a few words.
     """
 
     value: bool
     estimator: Callable[[Spec, Networks], GradientEstimator]
-    text: str
 
 
 def _surrogate(latent: Spec, networks: Networks) -> dict[str, Any]:
-    """The surrogate on the relaxed action that is one of several, or on the action that is a vector."""
-    hidden, activation = list(networks.hidden), networks.activation
+    """The surrogate on the relaxed action that is one of several, or on the action that is a vector; trained on the variance."""
     kind = "RelaxedSurrogate" if latent.family is Categorical else "ActionSurrogate"
-    return {"class_path": f"dvae.rl.{kind}", "init_args": {"hidden": hidden, "activation": activation}}
+    layers = {"hidden": list(networks.hidden), "activation": networks.activation}
+    return {"network": {"class_path": f"dvae.rl.{kind}", "init_args": layers}, "weight_decay": 0.0}
 
 
-def _relax(latent: Spec, networks: Networks) -> GradientEstimator:
-    return RELAX(black_box=True, network=_surrogate(latent, networks), weight_decay=0.0)
-
-
-def _lax(latent: Spec, networks: Networks) -> GradientEstimator:
-    return LAX(network=_surrogate(latent, networks), weight_decay=0.0)
-
-
-def _released_relax(latent: Spec, networks: Networks) -> GradientEstimator:
-    return ReleasedRELAX(network=_surrogate(latent, networks), weight_decay=0.0)
-
-
-def _released_lax(latent: Spec, networks: Networks) -> GradientEstimator:
-    return ReleasedLAX(network=_surrogate(latent, networks), weight_decay=0.0)
-
-
-def _none(latent: Spec, networks: Networks) -> GradientEstimator:
-    return REINFORCE()
-
-
-def _state(latent: Spec, networks: Networks) -> GradientEstimator:
+def _state_baseline(latent: Spec, networks: Networks) -> GradientEstimator:
+    """A baseline of the state alone, trained on the variance as a surrogate is."""
     return NVIL(networks.hidden, activation=networks.activation, moving_average=False)
 
 
 ARMS: dict[str, Arm] = {
-    "REINFORCE": Arm(False, _none, "no baseline"),
-    "A2C": Arm(True, _none, "V, fitted to the returns"),
-    "StateBaseline": Arm(False, _state, "a baseline of the state alone, trained on the variance"),
-    "RELAX": Arm(False, _relax, "a surrogate of state and relaxed action, trained on the variance"),
-    "LAX": Arm(True, _lax, "V, and a surrogate of state and action, trained on the variance"),
-    "ReleasedRELAX": Arm(False, _released_relax, "RELAX with the released sampler: biased"),
-    "ReleasedLAX": Arm(True, _released_lax, "LAX with the released sampler: biased"),
+    "REINFORCE": Arm(False, lambda latent, networks: REINFORCE()),
+    "A2C": Arm(True, lambda latent, networks: REINFORCE()),
+    "StateBaseline": Arm(False, _state_baseline),
+    "RELAX": Arm(False, lambda latent, networks: RELAX(black_box=True, **_surrogate(latent, networks))),
+    "LAX": Arm(True, lambda latent, networks: LAX(**_surrogate(latent, networks))),
+    "ReleasedRELAX": Arm(False, lambda latent, networks: ReleasedRELAX(**_surrogate(latent, networks))),
+    "ReleasedLAX": Arm(True, lambda latent, networks: ReleasedLAX(**_surrogate(latent, networks))),
 }
 """What a comparison of policy gradients is made of, by name."""

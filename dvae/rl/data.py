@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 
-from dvae.config import Configurable
+from dvae.config import Configurable, import_object
 from dvae.errors import InputError
 from dvae.models.building import require_at_least
 from dvae.rl.environments import Environments, Separate, Spaces, Vectorized, make_environment, require_gymnasium
@@ -149,10 +148,4 @@ def _callable(env: str | Callable[..., Any]) -> str | Callable[..., Any]:
         raise InputError(
             f"env must be an id of gymnasium, a function that makes an environment or its path, got {type(env).__name__}"
         )
-    if callable(env) or "." not in env:
-        return env
-    module, _, name = env.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"env: cannot import {env!r}: {error}") from None
+    return env if callable(env) or "." not in env else import_object(env, "env")

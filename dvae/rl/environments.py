@@ -72,9 +72,9 @@ class Environments(ABC):
         self.total = np.zeros(num_environments)  # of the rewards of the running episodes
 
     def actions(self, sample: Tensor) -> np.ndarray:
-        """What environments take, from an agent's samples [E, *sample]: an index each, or a vector within the box."""
+        """What environments take, from samples [*, *sample] in one leading dimension: an index each, or a vector within the box."""
         if self.spaces.action.family is Categorical:
-            return sample.argmax(-1).reshape(self.num_environments).numpy() + getattr(self._action_space, "start", 0)
+            return sample.argmax(-1).flatten().numpy() + getattr(self._action_space, "start", 0)
         box = self._action_space
         return np.clip(sample.numpy().reshape(-1, *box.shape), box.low, box.high).astype(box.dtype)
 
@@ -177,11 +177,8 @@ class Separate(Environments):
                 continue
             self.observation[index] = self._reset(index)
             for action in actions:
-                self.observation[index], reward, *_ = self.environments[index].step(self._one_action(action))
+                self.observation[index], reward, *_ = self.environments[index].step(self.actions(action[None])[0])
                 self.total[index] += reward
-
-    def _one_action(self, sample: Tensor) -> Any:
-        return self.actions(sample.expand(self.num_environments, *sample.shape))[0]
 
     def close(self) -> None:
         for environment in self.environments:

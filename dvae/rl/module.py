@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -12,13 +11,13 @@ from torch import Tensor, nn
 
 from dvae.config import Configurable, instantiate, public_path
 from dvae.errors import InputError, NonFiniteError
-from dvae.estimators import REINFORCE, GradientEstimator
-from dvae.functional import caller
-from dvae.latents import Categorical, Gaussian, Latent, Spec
+from dvae.estimators import GradientEstimator
+from dvae.latents import Latent, Spec
 from dvae.models.building import require_at_least
 from dvae.noise import noise_stream
 from dvae.rl.advantages import Credit, credited
-from dvae.rl.agent import Agent, PhiObjective, single, stacked
+from dvae.rl.agent import Agent, PhiObjective, single
+from dvae.rl.building import make_agents
 from dvae.rl.environments import Spaces
 from dvae.rl.replay import Replay
 from dvae.rl.rollouts import Rollout
@@ -203,30 +202,7 @@ class PolicyGradient(Configurable, pl.LightningModule):
                 raise InputError(f"{name} must be the environment's, {value}, got {given}")
             self.record_argument(name, value)
         self.save_hyperparameters(self.config["init_args"])
-        with torch.random.fork_rng(devices=[]):
-            agents = [self._agent(spaces, index) for index in range(self.num_seeds)]
-        together = stacked(agents)
-        _rehearse(together, spaces)
-        self.agent = together
-
-    def _agent(self, spaces: Spaces, index: int) -> Agent:
-        torch.manual_seed(self.seed + index)
-        sizes = {"in_features": spaces.num_observations, "out_features": spaces.action.num_logits}
-        default: dict[str, Any] = {"class_path": "dvae.rl.GaussianPolicy"}
-        if spaces.action.family is Categorical:
-            default = {"class_path": "dvae.networks.MLP", "init_args": {"hidden": [64, 64]}}
-        given = {"estimator": REINFORCE(), **{name: part for name, part in self._given.items() if part is not None}}
-        # Together: what policy and value share, they share as copies too.
-        given |= copy.deepcopy({name: part for name, part in given.items() if isinstance(part, nn.Module)})
-        policy = instantiate(given.get("policy", default), nn.Module, "policy", optional=sizes)
-        value = given.get("value")
-        value = None if value is None else instantiate(value, nn.Module, "value", optional={**sizes, "out_features": 1})
-        for name, network, size in (("policy", policy, sizes["out_features"]), ("value", value, 1)):
-            _check(name, network, spaces.num_observations, size)
-        estimator = instantiate(given["estimator"], GradientEstimator, "estimator")
-        _require_suited(estimator, spaces)
-        estimator.ensure_built(spaces.action.num_features, spaces.num_observations)
-        return Agent(policy, value, estimator, spaces.action, spaces.num_observations, self.normalize)
+        self.agent = make_agents(self._given, spaces, [self.seed + index for index in range(self.num_seeds)], self.normalize)
 
     @property
     def agents(self) -> Agent:
@@ -259,16 +235,18 @@ class PolicyGradient(Configurable, pl.LightningModule):
         chunk, place_in = divmod(step, _STEPS_OF_NOISE)
         if place_in == 0:
             shape = (_STEPS_OF_NOISE, observation.shape[1], *self.agents.action.sample_shape)
-            self._acting = self._together().acting(), self._noise(_ACT, shape, chunk).unbind(1)
+            self._acting = self.together.acting(), self._noise(_ACT, shape, chunk).unbind(1)
         tensors, noise = self._acting
-        return self._together().act(tensors, observation, noise[place_in])
+        return self.together.act(tensors, observation, noise[place_in])
 
     def _noise(self, kind: int, shape: Sequence[int], *counters: int) -> Tensor:
         """Uniform noise [R, *shape], a function of seeds, iteration and counters."""
         streams = [noise_stream(self.seed + index, kind, *counters) for index in range(self.num_seeds)]
-        return self._together().noise(torch.tensor(streams), torch.tensor(self.iteration), tuple(shape))
+        return self.together.noise(torch.tensor(streams), torch.tensor(self.iteration), tuple(shape))
 
-    def _together(self) -> Together:
+    @property
+    def together(self) -> Together:
+        """What is computed of all agents at once."""
         if self._functions is None or self._functions.agents is not self.agents:
             self._functions = Together(self.agents, self.phi_objective, self.compiles)
         return self._functions
@@ -310,19 +288,10 @@ class PolicyGradient(Configurable, pl.LightningModule):
         if self.credit == "returns" and not rollout.whole.all():
             raise InputError("credit='returns' needs whole episodes, got a fixed num_steps: leave it out, or take credit='gae'")
         part = rollout.padded() if rollout.whole.all() else rollout
-        together, noise = self._together(), self.update_noise(part, 0)
-        if self.credit == "returns":
-            next_values = values = together.values(part.observation)
-        else:
-            both = torch.cat([part.observation, part.next_observation], 1)
-            values, next_values = together.values(both).chunk(2, 1)
-        credit = credited(
-            self.credit, part.reward, values, next_values, part.terminated, part.ended, self.discount, self.gae_lambda
-        )
         limited = self.kl_limit is not None
         before = [parameter.detach().clone() for parameter in self.agents.policy.parameters()] if limited else []
-        logits = together.logits(part.observation) if limited else None
-        metrics = together.joint(part, credit, values, noise, self.entropy_bonus)
+        logits = self.together.logits(part.observation) if limited else None
+        credit, metrics = self.differentiate(part)
         self._require_finite(metrics)
         self._measure_variance()
         self._clip()
@@ -332,10 +301,21 @@ class PolicyGradient(Configurable, pl.LightningModule):
             metrics["kl"] = self._limit(part, before, logits)
         self._fit_further(part, credit)
         if self.normalize:
-            together.observe(part)
+            self.together.observe(part)
         self.iteration += 1
         self._count(rollout)
         self._log(metrics)
+
+    def differentiate(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
+        """Give policy, V and phi the gradients of a rollout's losses; what was credited, [R, T, N], and metrics [R]."""
+        if self.credit == "returns":
+            next_values = values = self.together.values(rollout.observation)
+        else:
+            both = torch.cat([rollout.observation, rollout.next_observation], 1)
+            values, next_values = self.together.values(both).chunk(2, 1)
+        given = (rollout.reward, values, next_values, rollout.terminated, rollout.ended)
+        credit = credited(self.credit, *given, self.discount, self.gae_lambda)
+        return credit, self.together.joint(rollout, credit, values, self.update_noise(rollout, 0), self.entropy_bonus)
 
     def update_noise(self, rollout: Rollout, fit: int) -> Tensor:
         """Uniform noise of an update of the current iteration, [R, num_noise, 1, T N, *sample]; of each of its fits."""
@@ -378,7 +358,7 @@ class PolicyGradient(Configurable, pl.LightningModule):
         after = [parameter.detach().clone() for parameter in self.agents.policy.parameters()]
         scale = torch.ones(self.num_seeds)
         for _ in range(_MOST_SCALINGS):
-            divergence = self._together().divergence(rollout, logits)
+            divergence = self.together.divergence(rollout, logits)
             too_far = divergence > 1.02 * self.kl_limit
             if not too_far.any():
                 break
@@ -390,12 +370,12 @@ class PolicyGradient(Configurable, pl.LightningModule):
     def _fit_further(self, rollout: Rollout, credit: Tensor) -> None:
         """The fits of V and of phi beyond the joint step."""
         optimizer: Any = self.optimizers(use_pl_optimizer=False)  # which Lightning does not count
-        together = self._together()
+        together = self.together
         for _ in range(self.value_steps - 1 if self.agents.value is not None else 0):
             together.value(rollout, credit)
             optimizer.step()
         self.replay.add(rollout, credit)
-        for fit in range(1, self.phi_steps if any(True for _ in self.agents.estimator.parameters()) else 0):
+        for fit in range(1, self.phi_steps if self.agents.has_phi else 0):
             old, old_credit = self.replay.draw(self.seed, self.iteration, fit)
             together.phi(old, old_credit, together.values(old.observation), self.update_noise(old, fit))
             optimizer.step()
@@ -473,56 +453,3 @@ class PolicyGradient(Configurable, pl.LightningModule):
         variances = saved.get("gradient_variance")
         self.gradient_variance = [] if variances is None else list(variances.unbind())
         self._last_gradient = saved.get("last_gradient")
-
-
-_KINDS = {
-    Categorical: ("one of several", "REINFORCE, NVIL or RELAX(black_box=True)"),
-    Gaussian: ("vectors", "REINFORCE, NVIL or LAX"),
-}
-
-
-def _require_suited(estimator: GradientEstimator, spaces: Spaces) -> None:
-    """An InputError where an estimator is not for the environment's actions, or asks for more than the reward of the one taken."""
-    family, name = spaces.action.family, type(estimator).__name__
-    kind, suited = _KINDS[family]
-    if not issubclass(family, estimator.latents):
-        hint = (
-            f"; a class of your own says latents = (dvae.latents.{family.__name__},)"
-            if "dvae." not in type(estimator).__module__
-            else ""
-        )
-        raise InputError(f"estimator must be for the environment's actions, which are {kind}, such as {suited}, got {name}{hint}")
-    if estimator.num_samples != 1 or estimator.multi_sample:
-        raise InputError(
-            f"estimator must take one action a state, got {name} with num_samples={estimator.num_samples}, and nobody can take two "
-            f"actions in one moment: take {suited}"
-        )
-    estimator.require_given()
-
-
-def _rehearse(agents: Agent, spaces: Spaces) -> None:
-    """An InputError where networks cannot be called for all agents at once."""
-    observation = torch.zeros(len(agents.count), 1, spaces.num_observations)
-    tensors = {name: tensor.detach() for name, tensor in (*agents.named_parameters(), *agents.named_buffers())}
-    functions: dict[str, Any] = {"policy": lambda agent, seen: agent.policy(seen), "value": Agent.values}
-    for name, function in functions.items():
-        try:
-            torch.vmap(caller(agents, function))(tensors, observation)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0][:200]
-            raise InputError(
-                f"{name} cannot be called for all agents at once by torch.vmap: take a network without dropout, statistics of a "
-                f"batch and branches on values ({reason})"
-            ) from None
-
-
-def _check(name: str, network: nn.Module | None, num_in: int, num_out: int) -> None:
-    if network is None:
-        return
-    try:
-        with torch.no_grad():
-            shape = tuple(network(torch.zeros(2, 3, num_in)).shape)
-    except (RuntimeError, TypeError) as error:
-        raise InputError(f"{name} must take [*, {num_in}] to [*, {num_out}]; it raised: {str(error).splitlines()[0]}") from None
-    if shape != (2, 3, num_out):
-        raise InputError(f"{name} must take [*, {num_in}] to [*, {num_out}], but took (2, 3, {num_in}) to {shape}")

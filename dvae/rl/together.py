@@ -33,11 +33,11 @@ class Together:
         self._compile = compile
 
         def joint(agent: Agent, rollout: Rollout, credit: Tensor, values: Tensor, noise: Tensor, entropy_bonus: Tensor) -> Any:
-            both, (losses, buffers) = agent.losses(rollout, credit - values, noise, entropy_bonus, phi_objective)
-            if agent.value is None:
-                return both, (losses.metrics, buffers)
-            value_loss = agent.value_loss(rollout, credit)
-            return both + value_loss, ({**losses.metrics, "value_loss": value_loss.detach()}, buffers)
+            loss, (metrics, buffers) = agent.loss(rollout, credit - values, noise, entropy_bonus, phi_objective)
+            if agent.value is not None:
+                value_loss = agent.value_loss(rollout, credit)
+                loss, metrics = loss + value_loss, {**metrics, "value_loss": value_loss.detach()}
+            return loss, (metrics, buffers)
 
         def phi(agent: Agent, rollout: Rollout, credit: Tensor, values: Tensor, noise: Tensor) -> Any:
             grad, _ = agent.gradients(rollout, credit - values, noise)

@@ -185,8 +185,8 @@ def test_an_update_stays_within_the_limit_on_the_divergence():
         rollout, logits = data.collect(run), None
         fresh = model(REINFORCE(), lr=0.1, num_seeds=2)
         fresh.build(data.spaces)
-        logits = fresh._together().logits(rollout.observation)
-        return run._together().divergence(rollout, logits).max().item()
+        logits = fresh.together.logits(rollout.observation)
+        return run.together.divergence(rollout, logits).max().item()
 
     assert divergence(None) > 0.02
     assert divergence(0.001) < 0.0015  # at states of another rollout than the update's

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 
+from dvae.cli import usage
 from dvae.cli.errors import UsageError, did_you_mean
 
 __all__ = ["COMMANDS", "main"]
@@ -24,7 +25,8 @@ def main(command: str, arguments: Sequence[str]) -> int:
     """Run one command; ``command`` is ``"rl"``."""
     which, *rest = arguments or ["--help"]
     if which in ("-h", "--help", "help") and not rest:
-        print(_usage(command))
+        about = "Policies, trained with the library's gradient estimators in environments of gymnasium."
+        print(usage(f"dvae {command}", about, COMMANDS, f"dvae help {command} COMMAND lists a command's arguments."))
         raise SystemExit(0)
     if which in ("-h", "--help", "help"):
         which, rest = rest[0], ["--help"]
@@ -32,18 +34,3 @@ def main(command: str, arguments: Sequence[str]) -> int:
         hint = did_you_mean(which, COMMANDS) or f"; expected one of {', '.join(COMMANDS)}"
         raise UsageError(f"unknown command '{command} {which}'{hint}")
     return importlib.import_module(f"dvae.cli.rl.{which}").main(f"{command} {which}", rest)
-
-
-def _usage(command: str) -> str:
-    return "\n".join(
-        [
-            f"usage: dvae {command} COMMAND ...",
-            "",
-            "Policies, trained with the library's gradient estimators in environments of gymnasium.",
-            "",
-            "commands:",
-            *(f"  {name:<10} {text}" for name, text in COMMANDS.items()),
-            "",
-            f"dvae help {command} COMMAND lists a command's arguments.",
-        ]
-    )

@@ -15,12 +15,10 @@ from dvae.errors import InputError
 from dvae.estimators import GradientEstimator
 from dvae.latents import Categorical, Gaussian, Latent, Spec
 from dvae.networks import Linear
-from dvae.rl.advantages import credited
 from dvae.rl.arms import ARMS, Networks
 from dvae.rl.environments import Vectorized, require_gymnasium
 from dvae.rl.module import PolicyGradient
 from dvae.rl.rollouts import collect
-from dvae.rl.together import Together
 
 if TYPE_CHECKING:
     import gymnasium
@@ -311,14 +309,14 @@ def _probabilities(weights: Tensor, num_actions: int, continuous: bool) -> Tenso
 
 
 def _report(model: PolicyGradient, environments: Vectorized, exact: Tensor, num_rollouts: int, whole: bool) -> PolicyReport:
-    together = Together(model.agents, "step")
-    optimizer = torch.optim.Adam(model.agents.estimator.parameters(), lr=0.02) if _has_phi(model) else None
+    optimizer = torch.optim.Adam(model.agents.estimator.parameters(), lr=0.02) if model.agents.has_phi else None
     total = torch.zeros(_AGENTS, *exact.shape, dtype=torch.float64)
     squares, size = torch.zeros((), dtype=torch.float64), 0.0
     for number in range(-_FITS if optimizer is not None else 0, num_rollouts):
         environments.restart()
         rollout = collect(environments, model.act, _AGENTS, None if whole else 2 * _HORIZON + 1)
-        gradient = _gradient(model, together, rollout)
+        model.differentiate(rollout)
+        gradient = -_gradient(model)
         if number < 0 and optimizer is not None:
             optimizer.step()
         elif number >= 0:
@@ -338,16 +336,8 @@ def _report(model: PolicyGradient, environments: Vectorized, exact: Tensor, num_
     return PolicyReport(*about, name, z.abs().max().item(), bias.item(), (squares / num_rollouts - mean.square().sum()).item())
 
 
-def _has_phi(model: PolicyGradient) -> bool:
-    return any(True for _ in model.agents.estimator.parameters())
-
-
-def _gradient(model: PolicyGradient, together: Together, rollout: Any) -> Tensor:
-    """Of the objective with respect to the policy's weights, as one update has it, [R, *weights]."""
-    values, next_values = together.values(rollout.observation), together.values(rollout.next_observation)
-    given = (rollout.reward, values, next_values, rollout.terminated, rollout.ended)
-    credit = credited(model.credit, *given, model.discount, model.gae_lambda)
-    together.joint(rollout, credit, values, model.update_noise(rollout, 0), 0.0)
+def _gradient(model: PolicyGradient) -> Tensor:
+    """Of what is minimised with respect to the policy's weights, [R, *weights]."""
     gradient = _weights(model.agents.policy).grad
     assert gradient is not None
-    return -gradient.double()
+    return gradient.double()

@@ -99,7 +99,6 @@ def run_arm(
     lr: float,
     num_seeds: int,
     trainer: Mapping[str, Any] | None = None,
-    ckpt_path: str | None = None,
 ) -> ArmRun:
     """Train one arm with several seeds.
 
@@ -111,7 +110,6 @@ def run_arm(
         lr: learning rate of policy, V and phi.
         num_seeds: agents.
         trainer: arguments of the Trainer.
-        ckpt_path: a checkpoint to go on from.
 
     Raises:
         InputError: the arm is unknown or does not fit the environment.
@@ -126,7 +124,7 @@ def run_arm(
         raise InputError(f"estimators must be out of {', '.join(ARMS)} or import paths, got {arm}")
     module = PolicyGradient(**{**model, **chosen, "lr": lr, "value_lr": None, "phi_lr": None, "num_seeds": num_seeds})
     quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False, "accelerator": "cpu", "max_epochs": -1}
-    pl.Trainer(**{**quiet, **(trainer or {})}).fit(module, rollouts, ckpt_path=ckpt_path)
+    pl.Trainer(**{**quiet, **(trainer or {})}).fit(module, rollouts)
     return ArmRun(
         arm,
         lr,

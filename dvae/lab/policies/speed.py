@@ -59,7 +59,7 @@ def loop_speed(num_updates: int = 1000, repetitions: int = 3, *, num_seeds: int 
 def _ours(num_seeds: int, num_updates: int) -> Callable[[], float]:
     data = Rollouts("CartPole-v1", num_envs=_ENVIRONMENTS, num_steps=_STEPS)
     model = PolicyGradient(num_seeds=num_seeds, credit="bootstrapped", compile=True, seed=0)
-    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "barebones": False}
+    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     options = {"enable_checkpointing": False, "accelerator": "cpu", **quiet}
     pl.Trainer(max_steps=3, **options).fit(model, data)
 

@@ -11,13 +11,11 @@ from torch import Tensor
 
 from dvae.errors import InputError
 from dvae.latents import Spec
-from dvae.rl.advantages import credited
 from dvae.rl.agent import Agent, PhiObjective
 from dvae.rl.arms import ARMS, Networks
 from dvae.rl.data import Rollouts
 from dvae.rl.module import PolicyGradient
 from dvae.rl.rollouts import Rollout, collect
-from dvae.rl.together import Together
 
 __all__ = ["ArmVariance", "default_arms", "networks_of", "policy_variance"]
 
@@ -136,13 +134,13 @@ class _Measured:
             num_seeds=num_replicates,
             discount=discount,
             normalize=agent.normalize,
+            phi_objective=objective,
             seed=seed,
         )
         agents = self.model.agents
         for name_of, buffer in agent.named_buffers(recurse=False):
             agents.get_buffer(name_of).copy_(buffer)
-        self.together = Together(agents, objective)
-        self.has_phi = any(True for _ in agents.estimator.parameters())
+        self.has_phi = agents.has_phi
         fitted = [*agents.estimator.parameters(), *(agents.value.parameters() if agents.value is not None else ())]
         self.optimizer = torch.optim.Adam(fitted, lr=lr) if fitted else None
         self.total: Tensor | float = 0.0
@@ -150,10 +148,7 @@ class _Measured:
         self.count = 0
 
     def see(self, rollout: Rollout, fits: bool) -> None:
-        values = self.together.values(rollout.observation)
-        given = (rollout.reward, values, values, rollout.terminated, rollout.ended)
-        credit = credited("returns", *given, self.model.discount, 1.0)
-        self.together.joint(rollout, credit, values, self.model.update_noise(rollout, 0), 0.0)
+        self.model.differentiate(rollout)
         self.model.iteration += 1
         if fits:
             if self.optimizer is not None:
