@@ -85,3 +85,29 @@ def test_a_biased_estimator_that_calls_itself_unbiased_does_not_pass(folder, cap
     assert len(json.loads(Path("figures.json").read_text())["reports"]) == 4
     assert main(["rl", "certify", "--estimators", "[my_own.Doubled]", "--num_episodes", "20000"]) == 1
     assert "biased" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_benchmark_times_one_agent_and_several(folder, capsys):
+    assert (
+        main(
+            [
+                "rl",
+                "benchmark",
+                "--num_updates",
+                "5",
+                "--repetitions",
+                "1",
+                "--num_seeds",
+                "2",
+                "--peers",
+                "false",
+                "--json",
+                "f.json",
+            ]
+        )
+        == 0
+    )
+    loops = json.loads(Path("f.json").read_text())["loops"]
+    assert [loop["name"] for loop in loops] == ["one agent", "2 agents"]
+    assert all(loop["steps_per_second"] > 0 for loop in loops)

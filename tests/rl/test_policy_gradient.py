@@ -9,7 +9,7 @@ from torch import nn
 
 import dvae
 from dvae.estimators import LAX, LOO, NVIL, REBAR, REINFORCE, RELAX
-from dvae.rl import PolicyGradient, Rollouts, credited
+from dvae.rl import PolicyGradient, Replay, Rollouts, credited
 
 
 class Signs(gym.Env):
@@ -330,3 +330,34 @@ def test_policy_and_value_may_share_layers():
     assert agent.policy[0][0].weight is agent.value[0][0].weight
     assert not torch.equal(agent.policy[0][0].weight, trunk[0].weight)
     assert run.mean_reward(1) > 5
+
+
+def test_the_policy_s_gradient_is_clipped_for_each_agent_by_itself():
+    def moved(clip) -> torch.Tensor:
+        run = model(REINFORCE(), optimizer={"class_path": "torch.optim.SGD"}, lr=1.0, num_seeds=2, gradient_clip_norm=clip)
+        data = Rollouts(Signs, num_envs=4)
+        run.build(data.spaces)
+        before = [parameter.detach().clone() for parameter in run.agents.policy.parameters()]
+        fit(run, data, 1)
+        parts = [(new - old).flatten(1) for new, old in zip(run.agents.policy.parameters(), before, strict=True)]
+        return torch.cat(parts, 1).norm(dim=1)
+
+    free = moved(None)
+    assert free.min() > 0.1
+    between = free.mean().item()
+    assert torch.allclose(moved(between), free.clamp(max=between), rtol=1e-4)
+    assert torch.allclose(moved(0.01), torch.full((2,), 0.01), rtol=1e-3)
+
+
+def test_replay_keeps_the_latest_rollouts_and_draws_among_them():
+    data, run = Rollouts(Signs), model()
+    run.build(data.spaces)
+    replay, rollouts = Replay(3), [data.collect(run) for _ in range(5)]
+    for rollout in rollouts:
+        replay.add(rollout, rollout.reward)
+    drawn = {id(replay.draw(0, 7, fit)[0]) for fit in range(50)}
+    assert drawn == {id(rollout) for rollout in rollouts[2:]}
+    assert replay.draw(0, 7, 1)[0] is replay.draw(0, 7, 1)[0]
+    again = Replay(3)
+    again.restore(replay.state())
+    assert torch.equal(again.draw(0, 7, 1)[1], replay.draw(0, 7, 1)[1])
