@@ -29,11 +29,20 @@ _MOST_LAYERS = 1000
 
 
 class Layer(NamedTuple):
-    """One stochastic layer's distribution and its sample, hard or relaxed; ``z`` is the continuous sample behind it."""
+    """One stochastic layer's distribution and its sample, hard or relaxed; ``z`` is the continuous sample behind it.
+
+    ``direct`` says whether :attr:`log_q` has a gradient to the logits of q.
+    """
 
     q: Latent
     z: Tensor
     sample: Tensor
+    direct: bool = True
+
+    @property
+    def log_q(self) -> Tensor:
+        """log q(sample), [K, B]; always with the sample's own gradient, where it has one."""
+        return (self.q if self.direct else self.q.detach()).log_prob(self.sample)
 
 
 class VAE(Spatial):
@@ -71,6 +80,11 @@ class VAE(Spatial):
             KL, which with several layers is that given the samples of those below the top.
         kl_balance: the prior's share of the gradient of the KL's closed part, the top layer's (Hafner et al. 2021); None where each
             side has all of it. It needs the analytic KL and changes no value.
+        direct_gradient: whether log q(b | x) of the sampled KL passes a gradient of its own to the encoder, beside the estimator's,
+            as in the paper. Its mean is :math:`E_q[\nabla \log q(b)] = 0` (Roeder et al. 2017): noise, which the estimator's own
+            variance does not show. By default it is left out where its mean is 0: not of the K-sample bound, and not where a
+            subclass has :meth:`terms` or an :meth:`objective` of its own, which need not be linear in log q; False says of such a
+            subclass that they are.
 
     Raises:
         InputError: an argument is outside its range or does not fit the others.
@@ -103,6 +117,7 @@ class VAE(Spatial):
         beta: float = 1.0,
         free_bits: float | None = None,
         kl_balance: float | None = None,
+        direct_gradient: bool | None = None,
     ) -> None:
         super().__init__()
         num_pixels, self.image_shape = size_of_example(num_pixels, image_shape)
@@ -111,8 +126,10 @@ class VAE(Spatial):
             raise InputError(f"num_layers must be at most {_MOST_LAYERS}, got {num_layers}")
         if kl not in ("sampled", "analytic"):
             raise InputError(f"kl must be 'sampled' or 'analytic', got {kl!r}")
+        if direct_gradient is not None and kl != "sampled":
+            raise InputError(f"direct_gradient is for the sampled KL, got direct_gradient={direct_gradient} with kl={kl!r}")
         self.num_pixels, self.num_latents, self.num_layers = num_pixels, num_latents, num_layers
-        self.kl = kl
+        self.kl, self._direct_gradient = kl, direct_gradient
         self.latent = Spec.of(latent, num_latents, num_classes)
         self._require_closed_kl(kl == "analytic", free_bits is not None, kl_balance is not None)
         # The estimator first, then from the pixels up: as they would be made before they are handed over, from the same seed.
@@ -137,6 +154,16 @@ class VAE(Spatial):
         for name, is_asked in zip(("kl='analytic'", "free_bits", "kl_balance"), asked, strict=True):
             if is_asked and not family.closed_kl:
                 raise InputError(f"{name} needs the KL in closed form, which {family.__name__} latents do not have: leave it out")
+
+    @property
+    def direct_gradient(self) -> bool:
+        """Whether log q(b | x) passes a gradient of its own to the encoder in training; see the argument of this name."""
+        if self._direct_gradient is None:
+            return self.estimators[0].multi_sample or any(self._has_own(name) for name in ("terms", "objective"))
+        return self._direct_gradient
+
+    def _has_own(self, name: str) -> bool:
+        return name in self.__dict__ or getattr(type(self), name) is not getattr(VAE, name)
 
     # The estimators
 
@@ -174,6 +201,11 @@ class VAE(Spatial):
         first.require_support(self.latent.family)
         if first.multi_sample and self.kl != "sampled":
             raise InputError(f"kl must be 'sampled' for the K-sample bound of {type(first).__name__}, got {self.kl!r}")
+        if first.multi_sample and self._direct_gradient is False:
+            raise InputError(
+                f"direct_gradient cannot be left out of the K-sample bound of {type(first).__name__}, where its mean is not 0: "
+                "leave the argument out"
+            )
         estimators = [first] + [copy.deepcopy(first) for _ in range(self.num_layers - 1)]
         for index, estimator in enumerate(estimators):
             estimator.forget_listing()
@@ -233,7 +265,7 @@ class VAE(Spatial):
         divergence = torch.zeros_like(reconstruction)
         for index, (layer, prior) in enumerate(zip(layers, self.priors(layers), strict=True)):
             if not analytic:
-                divergence = divergence + layer.q.log_prob(layer.sample) - prior.log_prob(layer.sample)
+                divergence = divergence + layer.log_q - prior.log_prob(layer.sample)
             elif index == self.num_layers - 1:
                 divergence = divergence + layer.q.kl(prior)
             else:

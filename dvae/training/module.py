@@ -44,7 +44,7 @@ class DiscreteVAE(VAE, Training):
 
     Arguments:
         estimator, encoder, decoder, prior, likelihood, num_pixels, num_latents, latent, num_classes, num_layers, kl, beta,
-            free_bits, kl_balance: of the model, see :class:`dvae.models.VAE`.
+            free_bits, kl_balance, direct_gradient: of the model, see :class:`dvae.models.VAE`.
         image_shape: of the model, too.
         input_key: which part of a loader's batches is x: an index of a tuple, the first by default, or a key of a mapping.
         lr: learning rate of theta (encoder, decoder, prior).
@@ -98,6 +98,7 @@ class DiscreteVAE(VAE, Training):
         beta: float = 1.0,
         free_bits: float | None = None,
         kl_balance: float | None = None,
+        direct_gradient: bool | None = None,
         lr: float = 1e-3,
         phi_lr: float | None = None,
         betas: tuple[float, float] = (0.9, 0.99999),
@@ -130,6 +131,7 @@ class DiscreteVAE(VAE, Training):
             beta=beta,
             free_bits=free_bits,
             kl_balance=kl_balance,
+            direct_gradient=direct_gradient,
         )
         self.save_hyperparameters(self.config["init_args"])
         require_at_least(1, accumulate_grad_batches=accumulate_grad_batches, val_num_samples=val_num_samples)

@@ -49,7 +49,7 @@ def step_loss(model: VAE, x: Tensor, noise: Sequence[Tensor]) -> StepOutput:
         InputError: an estimator and the model do not fit; see :meth:`dvae.estimators.GradientEstimator.estimate`.
     """
     layers = model.rollout(x, noise)
-    terms = model.balanced(model.terms(x, layers), layers[-1].q)
+    terms = model.balanced(model.terms(x, [layer._replace(direct=model.direct_gradient) for layer in layers]), layers[-1].q)
     # One evaluation of f at the hard samples is the value of every layer's draw.
     value = model.objective(terms)
     combined = model.estimators[0].combine(value)
@@ -64,7 +64,7 @@ def step_loss(model: VAE, x: Tensor, noise: Sequence[Tensor]) -> StepOutput:
     gradients = []
     known = [Layer(layer.q.detach(), layer.z.detach(), layer.sample) for layer in layers]
     for index, estimator in enumerate(model.estimators):
-        q, z, b = known[index]
+        q, z, b, _ = known[index]
         f = _LayerObjective(model, x, noise, known[: index + 1])
         grad = estimator.estimate(f, q, Draw(noise[index], z, b, value), model.context(x, known[:index]))
         logits = layers[index].q.logits
