@@ -111,3 +111,14 @@ def test_the_benchmark_times_one_agent_and_several(folder, capsys):
     loops = json.loads(Path("f.json").read_text())["loops"]
     assert [loop["name"] for loop in loops] == ["one agent", "2 agents"]
     assert all(loop["steps_per_second"] > 0 for loop in loops)
+
+
+@pytest.mark.slow
+def test_the_benchmark_counts_until_the_task_is_solved(folder, capsys):
+    assert main(["rl", "benchmark", "--solve", "2", "--peers", "false", "--json", "f.json"]) == 0
+    loops = json.loads(Path("f.json").read_text())["loops"]
+    assert [loop["lr"] for loop in loops] == [0.0007, 0.003]
+    assert loops[1]["episodes"][3] == 0  # unsolved
+    assert 100 < loops[1]["episodes"][0] < 2000
+    assert main(["rl", "benchmark", "--solve", "0"]) == 1
+    assert "solve must be at least 1, got 0" in capsys.readouterr().err
