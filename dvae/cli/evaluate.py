@@ -22,8 +22,10 @@ def main(command: str, arguments: Sequence[str]) -> int:
     add_checkpoint(parser, several=True)
     add_common(parser, split=False, seed=False)
     parser.add_function_arguments(
-        evaluate, as_group=False, skip={"model", "data", "device", "trust", "replica", "progress"}, fail_untyped=False
+        evaluate, as_group=False, skip={"model", "data", "device", "trust", "replica", "features", "progress"}, fail_untyped=False
     )
+    text = "a network of your own, by its import path: also print Fréchet distances of samples and reconstructions in its features"
+    parser.add_argument("--features", type=str | None, default=None, help=text)
     parser.add_argument("--json", type=str | None, default=None, help="also write the figures to this file")
     args = parser.parse_args(renamed(arguments, {"samples": "num_samples"}))
     device = device_of(args.device)
@@ -43,6 +45,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
                 seed=args.seed,
                 device=device,
                 trust=args.trust,
+                features=args.features,
             )
             for replica, result in zip(replicas, results, strict=True):
                 rows.append(_Row(path, replica, checkpoint.setting(replica), _about(checkpoint, replica), result))

@@ -10,13 +10,15 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dvae.data import Examples, data_module, examples_of
 from dvae.data.source import is_loader
 from dvae.errors import InputError
 from dvae.estimators import GradientEstimator
-from dvae.metrics import ActiveUnits, CodeEntropy, MeanWithError, psnr, ssim
+from dvae.lab.likeness import Frechet, Likeness, Mean
+from dvae.latents import Latent
+from dvae.metrics import ActiveUnits, BitInformation, CodeEntropy, CodeUsage, MeanWithError
 from dvae.models import VAE
 from dvae.training import lightning, record
 from dvae.training.checkpoints import Checkpoint
@@ -28,15 +30,8 @@ __all__ = ["Evaluation", "Mean", "evaluate", "open_model", "pooled", "sized_for"
 
 # Samples are evaluated this many pixels at a time, so that memory does not grow with the number of samples.
 _MAX_PIXELS = 1 << 23
-# Of SSIM, pixels of a side.
-_SSIM_WINDOW = 11
-
-
-class Mean(NamedTuple):
-    """A mean over examples with its standard error, in nats where nothing else is said."""
-
-    mean: float
-    standard_error: float
+# Pairs of more bits than this are not counted, nor words of larger codebooks.
+_MOST_BITS, _MOST_WORDS = 2048, 2**20
 
 
 class Evaluation(NamedTuple):
@@ -50,6 +45,14 @@ class Evaluation(NamedTuple):
     bits_per_dimension: the negative ELBO and its standard error in bits for each value of x, where these are integers; else None.
     code_entropy, perplexity: for each layer, means over latents of what :class:`dvae.metrics.CodeEntropy` measures, in bits and as
         a number of values; None for continuous latents.
+    code_usage: for each layer, the share of its latents' values that are some example's most probable ones, see
+        :class:`dvae.metrics.CodeUsage`; None for continuous latents.
+    word_usage: of a code on a grid, the share of all words (the latents of one place together) that occur in the data's codes; None
+        for other codes and for more than a million words.
+    bit_information: for each layer, the mutual information of two bits, the mean over pairs, see
+        :class:`dvae.metrics.BitInformation`; None where there are no two bits, or more than 2,048 (at a place).
+    frechet_samples, frechet_reconstructions: Fréchet distances of the data from as many samples of the prior, and from
+        reconstructions, in the features that were asked for.
     psnr, ssim: of images of more than two levels, decibels and at most 1: how alike they are to their reconstructions from one
         sampled code; None for other data (ssim also for images of fewer than 11 pixels a side).
     is_density: whether the likelihood is one of real values, whose ELBO is a logarithm of a density and depends on their unit.
@@ -75,6 +78,11 @@ class Evaluation(NamedTuple):
     perplexity: list[float] | None = None
     psnr: Mean | None = None
     ssim: Mean | None = None
+    code_usage: list[float] | None = None
+    word_usage: float | None = None
+    bit_information: list[float] | None = None
+    frechet_samples: float | None = None
+    frechet_reconstructions: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -106,12 +114,14 @@ class Evaluation(NamedTuple):
             *([] if self.bits_per_dimension is None else [bits(self.bits_per_dimension)]),
             (f"active units (of {self.num_latents} a layer)", ", ".join(map(str, self.active_units)), ""),
             *([] if self.code_entropy is None or self.perplexity is None else [self._code(self.code_entropy, self.perplexity)]),
+            *self._shares(),
             *([] if self.psnr is None else [("PSNR of reconstructions (dB)", *_two_digits(self.psnr))]),
             *(
                 []
                 if self.ssim is None
                 else [("SSIM of reconstructions", f"{self.ssim.mean:.4f}", f"{self.ssim.standard_error:.4f}")]
             ),
+            *self._distances(),
             ("log-variance of the gradient: logits", f"{self.log_variance_logits:.2f}", ""),
             ("log-variance of the gradient: encoder", f"{self.log_variance_encoder:.2f}", ""),
             *([] if self.train_elbo is None else [(self._name_of_train_elbo, f"{self.train_elbo:.2f}", "")]),
@@ -121,6 +131,21 @@ class Evaluation(NamedTuple):
     def _code(entropy: Sequence[float], perplexity: Sequence[float]) -> tuple[str, str, str]:
         values = (f"{bits:.2f} ({number:.2f})" for bits, number in zip(entropy, perplexity, strict=True))
         return "entropy of a latent over the data, bits (perplexity)", ", ".join(values), ""
+
+    def _shares(self) -> list[tuple[str, str, str]]:
+        found = []
+        if self.code_usage is not None:
+            found.append(("values of a latent in use", ", ".join(f"{share:.1%}" for share in self.code_usage), ""))
+        if self.word_usage is not None:
+            found.append(("words of a place in use", f"{self.word_usage:.1%}", ""))
+        if self.bit_information is not None:
+            figures = ", ".join(f"{bits:.2g}" for bits in self.bit_information)
+            found.append(("mutual information of two bits, bits", figures, ""))
+        return found
+
+    def _distances(self) -> list[tuple[str, str, str]]:
+        figures = {"samples": self.frechet_samples, "reconstructions": self.frechet_reconstructions}
+        return [(f"Fréchet distance of {name}", f"{value:.4g}", "") for name, value in figures.items() if value is not None]
 
     @property
     def _name_of_elbo(self) -> str:
@@ -168,6 +193,7 @@ def evaluate(
     device: str | torch.device | None = None,
     trust: bool = False,
     replica: int | None = None,
+    features: nn.Module | str | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Evaluation:
     """ELBO, importance-weighted bound and what belongs to them, with standard errors over the examples.
@@ -183,6 +209,8 @@ def evaluate(
         device: where to compute; by default where the model is, for a checkpoint the GPU if there is one.
         trust: import classes from outside ``dvae`` that the checkpoint names.
         replica: which model of a checkpoint of several, from 0.
+        features: a network from images [B, C, H, W] in [0, 1] to [B, F], or its import path, see
+            :func:`dvae.metrics.frechet_distance`: then Fréchet distances are measured, at the cost of as many samples as examples.
         progress: called with the number of examples done and their total, None where only the end tells.
 
     Raises:
@@ -193,7 +221,7 @@ def evaluate(
     with _left_as_it_was(model):
         model, data, train_elbo = open_model(model, data, device=device, trust=trust, replica=replica)
         examples = examples_of(data, split, input_key=getattr(model, "input_key", None), trust=trust)
-        return _measured(model, examples, train_elbo, num_samples, num_draws, seed, progress)
+        return _measured(model, examples, train_elbo, num_samples, num_draws, seed, features, progress)
 
 
 def _measured(
@@ -203,14 +231,16 @@ def _measured(
     num_samples: int,
     num_draws: int,
     seed: int,
+    features: nn.Module | str | None,
     progress: Callable[[int, int | None], None] | None,
 ) -> Evaluation:
     own, model = model, sized_for(model, examples)
     generator = torch.Generator(model.device).manual_seed(seed)
     elbo, bound, reconstruction, kl = (MeanWithError().to(model.device) for _ in range(4))
     active = [ActiveUnits(model.latent.sample_shape).to(model.device) for _ in range(model.num_layers)]
-    entropies = [CodeEntropy(model.latent.place_shape).to(model.device) for _ in active if model.latent.num_values]
-    likeness = _Likeness(model, examples)
+    codes = [_CodeFigures(model) for _ in active]
+    likeness = Likeness(model, examples.shape)
+    frechet = None if features is None else Frechet(model, examples.shape, features)
     done, is_bound = 0, True
     # Of one size whatever the loader's is, for the noise depends on it.
     for piece in examples.pieces(100):
@@ -225,6 +255,8 @@ def _measured(
             sums += torch.stack([part.double().sum(0) for part in terms])
             if first == 0:
                 likeness.update(x, layers[0].sample[0])
+                if frechet is not None:
+                    frechet.update(x, layers[0].sample[0])
             sampled = terms if model.kl == "sampled" else model.terms(x, layers, kl="sampled")
             log_total = torch.logaddexp(log_total, torch.logsumexp(sampled.elbo.double(), 0))
         reconstruction.update(sums[0] / num_samples)
@@ -233,8 +265,8 @@ def _measured(
         bound.update(log_total - math.log(num_samples))
         for layer, metric in zip(layers, active, strict=True):
             metric.update(layer.q.mean.reshape(-1, *model.latent.sample_shape))
-        for layer, entropy in zip(layers, entropies, strict=False):
-            entropy.update(layer.q.mean)
+        for layer, figures in zip(layers, codes, strict=True):
+            figures.update(layer.q)
         done += len(x)
         if progress is not None:
             progress(done, examples.count)
@@ -242,15 +274,16 @@ def _measured(
         variance = log_gradient_variance(model, examples.first(24).to(model.device), num_draws, seed)
     else:
         variance = GradientVariance(*[math.nan] * 4)
-    measured = _mean(elbo)
+    measured = Mean.of(elbo)
+    distances = (None, None) if frechet is None else frechet.compute(seed)
     unit, has_bits = math.log(2) * model.num_pixels, is_bound and model.likelihood.whole
     return Evaluation(
         num_examples=done,
         num_samples=num_samples,
         elbo=measured,
-        importance_weighted_bound=_mean(bound),
-        reconstruction=_mean(reconstruction),
-        kl=_mean(kl),
+        importance_weighted_bound=Mean.of(bound),
+        reconstruction=Mean.of(reconstruction),
+        kl=Mean.of(kl),
         active_units=[int(metric.compute()) for metric in active],
         num_latents=model.num_latents,
         log_variance_logits=variance.logits,
@@ -259,36 +292,49 @@ def _measured(
         is_bound=is_bound,
         bits_per_dimension=Mean(-measured.mean / unit, measured.standard_error / unit) if has_bits else None,
         is_density=not model.likelihood.whole,
-        code_entropy=[entropy.compute().mean().item() for entropy in entropies] or None,
-        perplexity=[entropy.perplexity.mean().item() for entropy in entropies] or None,
+        code_entropy=_of_each(codes, lambda own: None if own.entropy is None else own.entropy.compute().mean()),
+        perplexity=_of_each(codes, lambda own: None if own.entropy is None else own.entropy.perplexity.mean()),
+        code_usage=_of_each(codes, lambda own: None if own.usage is None else own.usage.compute().mean()),
+        word_usage=None if codes[0].words is None else codes[0].words.compute().item(),
+        bit_information=_of_each(codes, lambda own: None if own.information is None else own.information.between_bits),
         psnr=likeness.of("psnr"),
         ssim=likeness.of("ssim"),
+        frechet_samples=distances[0],
+        frechet_reconstructions=distances[1],
     )
 
 
-class _Likeness:
-    """PSNR and SSIM of images and their reconstructions, where the data are images of more than two levels."""
+class _CodeFigures:
+    """How one layer's code is used: metrics, None where they are not of its latents."""
 
-    def __init__(self, model: VAE, examples: Examples) -> None:
-        self.model, self.shape = model, examples.shape
-        low, high = model.likelihood.low, model.likelihood.high
-        self.range = high - low
-        has_levels = math.isfinite(self.range) and not (model.likelihood.whole and self.range == 1)
-        names = ("psnr", "ssim") if min(self.shape[1:], default=0) >= _SSIM_WINDOW else ("psnr",)
-        is_image = len(self.shape) == 3 and self.shape[0] in (1, 3)
-        self.metrics = {name: MeanWithError().to(model.device) for name in names if is_image and has_levels}
-
-    def update(self, x: Tensor, b: Tensor) -> None:
-        """x [B, num_pixels] and a sample of its code."""
-        if not self.metrics:
+    def __init__(self, model: VAE) -> None:
+        latent = model.latent
+        self.entropy: CodeEntropy | None = None
+        self.usage: CodeUsage | None = None
+        self.words: CodeUsage | None = None
+        self.information: BitInformation | None = None
+        if latent.num_values is None:
             return
-        images, others = (flat.unflatten(-1, self.shape) for flat in (x, self.model.likelihood.mean(self.model.decode(b))))
-        for name, metric in self.metrics.items():
-            metric.update((psnr if name == "psnr" else ssim)(images, others, self.range))
+        self.entropy = CodeEntropy(latent.place_shape).to(model.device)
+        self.usage = CodeUsage(latent.place_shape).to(model.device)
+        if latent.grid is not None and model.num_ids <= _MOST_WORDS:
+            self.words = CodeUsage([1, model.num_ids]).to(model.device)
+            self.ids_of = model.ids_of
+        if latent.family.binary and 1 < latent.num_per_place <= _MOST_BITS:
+            self.information = BitInformation(latent.num_per_place).to(model.device)
 
-    def of(self, name: str) -> Mean | None:
-        """The mean over images."""
-        return _mean(self.metrics[name]) if name in self.metrics else None
+    def update(self, q: Latent) -> None:
+        for metric in (self.entropy, self.usage, self.information):
+            if metric is not None:
+                metric.update(q.mean)
+        if self.words is not None:
+            self.words.update(self.ids_of(q))
+
+
+def _of_each(codes: Sequence[_CodeFigures], figure: Callable[[_CodeFigures], Tensor | None]) -> list[float] | None:
+    """A figure of each layer; None where it is not of these latents."""
+    found = [value.item() for own in codes if (value := figure(own)) is not None]
+    return found or None
 
 
 def open_model(
@@ -348,7 +394,3 @@ def _are_on_grid(estimators: Sequence[GradientEstimator]) -> bool:
     """Whether the estimators' networks, if any, are for images of every size."""
     networks = [getattr(estimator, "network", None) for estimator in estimators]
     return all(network is None or getattr(network, "grid", None) is not None for network in networks)
-
-
-def _mean(metric: MeanWithError) -> Mean:
-    return Mean(metric.compute().item(), metric.standard_error.item())

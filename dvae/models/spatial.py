@@ -14,7 +14,7 @@ from typing_extensions import Self
 from dvae.errors import InputError
 from dvae.estimators import LAX, RELAX, GradientEstimator
 from dvae.functional import sharing
-from dvae.latents import Spec
+from dvae.latents import Latent, Spec
 from dvae.likelihoods import Likelihood
 from dvae.models.controls import Controls
 
@@ -205,9 +205,15 @@ class Spatial(Controls):
             >>> ids.shape, model.num_ids, model.decode_ids(ids).shape
             (torch.Size([5, 4, 4]), 4, torch.Size([5, 1, 16, 16]))
         """
-        (_, weights), model = self._digits(), self.suited_to(x)
-        code = model.latent.code(model.encode(x).mode())
-        return (code.long().unflatten(-1, (*(model.grid or ()), -1)) * weights).sum(-1)
+        self._digits()  # what has no tokens says so before it encodes
+        model = self.suited_to(x)
+        return model.ids_of(model.encode(x))
+
+    def ids_of(self, q: Latent) -> Tensor:
+        """The most probable value of a distribution as :meth:`encode_ids` gives it, of logits for this model's own grid."""
+        _, weights = self._digits()
+        code = self.latent.code(q.mode())
+        return (code.long().unflatten(-1, (*(self.grid or ()), -1)) * weights).sum(-1)
 
     def decode_ids(self, ids: Tensor) -> Tensor:
         """E[x | b], images [B, C, H, W], of codes as :meth:`encode_ids` gives them.

@@ -23,12 +23,13 @@ from dvae.files import written_whole
 from dvae.report.pictures import reconstruction_grid, sample_grid, save_picture
 from dvae.training import lightning
 from dvae.training.gradient_variance import log_gradient_variance
+from dvae.training.measures import Measures
 from dvae.training.module import DiscreteVAE
 from dvae.training.run import Training
 from dvae.training.schedule import RATES, Course, Interpolation, groups_of, require_points_in_range, tensors_of
 from dvae.training.sweep import models_of
 
-__all__ = ["BestCheckpoint", "LastCheckpoint", "Pictures", "ProgressBar", "Schedule", "VarianceMonitor"]
+__all__ = ["BestCheckpoint", "LastCheckpoint", "Measures", "Pictures", "ProgressBar", "Schedule", "VarianceMonitor"]
 
 
 class ProgressBar(TQDMProgressBar):
