@@ -43,6 +43,15 @@ Here the gradient of an objective that is largest where three items are sorted:
     tensor([[1, 2, 0]])
 
 What can be learned with them, `dvae toy --problem permutation` and `dvae jigsaw` show, with figures in `dvae.lab`.
+
+# Codes
+
+What `dvae.VAE.codes` gives is one number a variable, and `dvae.VAE.decode_codes` takes it back. `pack_bits` and `unpack_bits`,
+`to_integers` and `from_integers`, `one_hot` and `from_one_hot` are other forms of it, each without loss:
+
+    >>> codes = torch.tensor([[1, 0, 1, 1]])
+    >>> dvae.latents.pack_bits(codes), dvae.latents.to_integers(codes, num_values=2, group=2)
+    (tensor([[176]], dtype=torch.uint8), tensor([[2, 3]]))
 """
 
 from dvae.latents.base import Discrete, Latent, Spec
@@ -50,6 +59,7 @@ from dvae.latents.bernoulli import Bernoulli
 from dvae.latents.categorical import Categorical
 from dvae.latents.families import FAMILIES, of
 from dvae.latents.gaussian import Gaussian
+from dvae.latents.packing import from_integers, from_one_hot, one_hot, pack_bits, to_integers, unpack_bits
 from dvae.latents.permutation import PlackettLuce, permutation_matrix
 from dvae.latents.sorting import NeuralSortPlackettLuce, SinkhornPlackettLuce
 
@@ -64,6 +74,12 @@ __all__ = [
     "PlackettLuce",
     "SinkhornPlackettLuce",
     "Spec",
+    "from_integers",
+    "from_one_hot",
     "of",
+    "one_hot",
+    "pack_bits",
     "permutation_matrix",
+    "to_integers",
+    "unpack_bits",
 ]

@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 
 from dvae.config import import_class
 from dvae.errors import InputError
+from dvae.latents.packing import one_hot, require_values
 
 __all__ = ["Discrete", "Latent"]
 
@@ -80,6 +81,12 @@ class Latent:
     def code(cls, sample: Tensor) -> Tensor:
         """The sample as it is stored, one number a variable, [*, B, D]."""
         return sample
+
+    @classmethod
+    def require_code(cls, code: Tensor) -> None:
+        """An InputError where numbers [*, D] are no sample of a family whose values cannot be counted: not finite."""
+        if not bool(code.isfinite().all()):
+            raise InputError("codes must be finite numbers, got others among them")
 
     # Sampling
 
@@ -329,10 +336,16 @@ class Spec:
         return self.family.code(sample)
 
     def from_code(self, code: Tensor) -> Tensor:
-        """The sample that :meth:`code` gave, float: [*, D] of bits or classes to [*, D] or one-hot [*, D, C]."""
-        if self.num_classes is None:
-            return code.float()
-        return (code[..., None] == torch.arange(self.num_classes, device=code.device)).float()
+        """The sample that :meth:`code` gave, float: [*, D] of bits or classes to [*, D] or one-hot [*, D, C].
+
+        Raises:
+            InputError: a number is none that :meth:`code` gives.
+        """
+        if self.num_values is None:
+            self.family.require_code(code)
+        elif self.num_classes is None:
+            require_values(code, self.num_values, "codes")
+        return code.float() if self.num_classes is None else one_hot(code, self.num_classes)
 
 
 def open_interval(u: Tensor) -> Tensor:

@@ -84,6 +84,12 @@ class PlackettLuce(Discrete):
         """The ranks, uint8 (int64 where there are more than 256 items)."""
         return sample.to(torch.uint8 if sample.shape[-1] <= 256 else torch.int64)
 
+    @classmethod
+    def require_code(cls, code: Tensor) -> None:
+        """An InputError where numbers [*, D] are no ranks."""
+        if not bool((code.sort(-1).values == torch.arange(code.shape[-1], device=code.device)).all()):
+            raise InputError(f"codes must be ranks, each of 0 to {code.shape[-1] - 1} once, got others among them")
+
     # Sampling
 
     def relaxed(self, u: Tensor) -> Tensor:

@@ -7,14 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
 from dvae.errors import InputError
 from dvae.estimators import LAX, RELAX, GradientEstimator
 from dvae.functional import sharing
-from dvae.latents import Latent, Spec
+from dvae.latents import Latent, Spec, from_integers, to_integers
 from dvae.likelihoods import Likelihood
 from dvae.models.controls import Controls
 
@@ -205,15 +204,15 @@ class Spatial(Controls):
             >>> ids.shape, model.num_ids, model.decode_ids(ids).shape
             (torch.Size([5, 4, 4]), 4, torch.Size([5, 1, 16, 16]))
         """
-        self._digits()  # what has no tokens says so before it encodes
+        self._require_integers()  # what has no tokens says so before it encodes
         model = self.suited_to(x)
         return model.ids_of(model.encode(x))
 
     def ids_of(self, q: Latent) -> Tensor:
         """The most probable value of a distribution as :meth:`encode_ids` gives it, of logits for this model's own grid."""
-        _, weights = self._digits()
-        code = self.latent.code(q.mode())
-        return (code.long().unflatten(-1, (*(self.grid or ()), -1)) * weights).sum(-1)
+        self._require_integers()
+        ids = to_integers(self.latent.code(q.mode()), self.latent.num_values or 0, self.latent.num_per_place)
+        return ids.unflatten(-1, self.grid or ())
 
     def decode_ids(self, ids: Tensor) -> Tensor:
         """E[x | b], images [B, C, H, W], of codes as :meth:`encode_ids` gives them.
@@ -224,26 +223,24 @@ class Spatial(Controls):
         Raises:
             InputError: as :meth:`encode_ids`; or the ids have another shape or are out of range.
         """
-        number, (values, weights) = self.num_ids, self._digits()
+        self._require_integers()
         if ids.dim() != 3 or ids.is_floating_point() or 0 in ids.shape:
             raise InputError(f"ids must be whole numbers [B, height, width], got {ids.dtype} of shape {tuple(ids.shape)}")
-        ids = ids.to(weights.device).long()
-        if ids.min() < 0 or ids.max() >= number:
-            raise InputError(f"ids must be from 0 to {number - 1}, got {ids.min().item()} to {ids.max().item()}")
+        ids = ids.to(self.mean.device).long()
+        if ids.min() < 0 or ids.max() >= self.num_ids:
+            raise InputError(f"ids must be from 0 to {self.num_ids - 1}, got {ids.min().item()} to {ids.max().item()}")
         model = self._at_grid((ids.shape[1], ids.shape[2]))
-        code = (ids[..., None] // weights % values).flatten(1)
+        code = from_integers(ids.flatten(1), self.latent.num_values or 0, self.latent.num_per_place)
         images = model.likelihood.mean(model.decode(model.latent.from_code(code).to(model.mean)))
         return images.unflatten(-1, model.image_shape or ())
 
-    def _digits(self) -> tuple[int, Tensor]:
-        """How many values a latent has, and what each of a place's counts for in an id, int64 [D]."""
+    def _require_integers(self) -> None:
+        """An InputError where a place's latents are no int64."""
         if self.num_ids > 2**_MOST_BITS:
             raise InputError(
                 f"tokens are of at most {_MOST_BITS} bits at a place, got {self.latent.num_per_place} latents of "
                 f"{self.latent.num_values} values: take codes(x), or fewer latents at each place"
             )
-        values, number = self.latent.num_values or 0, self.latent.num_per_place
-        return values, torch.tensor([values**exponent for exponent in range(number - 1, -1, -1)], device=self.mean.device)
 
 
 def _pooled(values: Tensor, image_shape: Sequence[int]) -> Tensor:

@@ -342,6 +342,30 @@ class VAE(Spatial):
             layers.append(model.infer(index, x, layers).mode())
         return torch.cat([model.latent.code(layer) for layer in layers], dim=-1)
 
+    def decode_codes(self, codes: Tensor) -> Tensor:
+        """E[x | b], [B, num_pixels], of codes as :meth:`codes` gives them: probabilities of binary pixels.
+
+        Arguments:
+            codes: [B, L D] of bits, classes, ranks or means; of L layers x depends on the first one's alone. On a grid D may be
+                that of another size of the same proportions.
+
+        Raises:
+            InputError: the codes have another shape, or values that the latents do not take.
+
+        Example:
+            >>> model = dvae.VAE(num_pixels=6, num_latents=4)
+            >>> model.decode_codes(model.codes(torch.zeros(3, 6))).shape
+            torch.Size([3, 6])
+        """
+        whole = self.num_layers * self.num_latents
+        if codes.dim() != 2 or (self.grid is None and codes.shape[1] != whole):
+            each = f"{self.num_latents} latents of each of {self.num_layers} layers" if self.num_layers > 1 else "one a latent"
+            raise InputError(f"codes must be [B, {whole}], {each}, got shape {tuple(codes.shape)}")
+        code = codes if self.grid is not None else codes[:, : self.num_latents]
+        b = self.latent.from_code(code.to(self.mean.device)).to(self.mean.dtype)
+        model = self.suited_to_code(b)
+        return model.likelihood.mean(model.decode(b))
+
     def sample_layers(self, x: Tensor, num_samples: int = 1, generator: torch.Generator | None = None) -> list[Layer]:
         """Hard samples of every layer, [num_samples, B, D]."""
         model = self.suited_to(x)
