@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dvae.cli.arguments import Parser, device_of
+from dvae.cli.arguments import Parser, add_checkpoint, add_device, add_trust, device_of
 from dvae.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,10 +18,9 @@ __all__ = ["main"]
 def main(command: str, arguments: Sequence[str]) -> int:
     """Write the tokens of a folder of images, or of other data."""
     parser = Parser(command, "Tokens of images, one integer at each place of the code's grid, as .npz; a killed run goes on.")
-    parser.add_argument(
-        "data", type=str, help="a folder of images, 'bundled', a file, or a class of data modules by its import path"
-    )
-    parser.add_argument("checkpoint", type=str, help="a checkpoint, or a folder of runs, of which the newest best.ckpt is taken")
+    add_checkpoint(parser)
+    text = "a folder of images, 'bundled', a file, or a class of data modules by its import path"
+    parser.add_argument("data", type=str, help=text)
     text = "the .npz file to write: tokens [N, height, width], num_ids, and labels and file names where the data have them"
     parser.add_argument("--out", type=str, required=True, help=text)
     text = "side of the square that images of a folder are resized and cut to, pixels; default: the model's"
@@ -30,10 +29,8 @@ def main(command: str, arguments: Sequence[str]) -> int:
         "--split", type=str, default="train", help="train, valid or test; of a folder without such ones train is all"
     )
     parser.add_argument("--batch_size", type=int, default=100, help="images encoded at a time")
-    parser.add_argument("--replica", type=int | None, default=None, help="which model of a checkpoint of several, from 0")
-    parser.add_argument("--device", type=str | None, default=None, help="cpu or cuda; default: the GPU if there is one")
-    text = "import classes from outside dvae that the checkpoint names; it runs their code"
-    parser.add_argument("--trust", action="store_true", help=text)
+    add_device(parser)
+    add_trust(parser)
     args = parser.parse_args(arguments)
 
     from rich.progress import Progress

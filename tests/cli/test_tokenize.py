@@ -40,9 +40,9 @@ def folder(tmp_path):
 
 
 def test_a_folder_of_images_becomes_a_file_of_tokens(run, folder, tmp_path, capsys):
-    assert main(["tokenize", str(folder), str(run), "--out", str(tmp_path / "t.npz"), "--device=cpu"]) == 0
+    assert main(["tokenize", str(run), str(folder), "--out", str(tmp_path / "t.npz"), "--device=cpu"]) == 0
     assert "tokens of 3 images, 2 x 2 each, from 0 to 3:" in capsys.readouterr().out
-    assert main(["tokenize", str(folder), str(run), "--out", str(tmp_path / "u.npz"), "--size=16", "--device=cpu"]) == 0
+    assert main(["tokenize", str(run), str(folder), "--out", str(tmp_path / "u.npz"), "--size=16", "--device=cpu"]) == 0
     with np.load(tmp_path / "u.npz") as file:
         assert file["tokens"].shape == (3, 4, 4)
         assert [name.rsplit("/", 1)[-1] for name in file["files"]] == ["0.png", "1.png", "2.png"]
@@ -52,9 +52,9 @@ def test_a_folder_of_images_becomes_a_file_of_tokens(run, folder, tmp_path, caps
 
 
 def test_other_data_become_tokens_too(run, tmp_path, capsys):
-    assert main(["tokenize", str(tmp_path / "images.npy"), str(run), "--out", str(tmp_path / "t.npz"), "--device=cpu"]) == 0
+    assert main(["tokenize", str(run), str(tmp_path / "images.npy"), "--out", str(tmp_path / "t.npz"), "--device=cpu"]) == 0
     assert "tokens of 12 images, 2 x 2 each" in capsys.readouterr().out
-    assert main(["tokenize", str(tmp_path / "images.npy"), str(run), "--out", str(tmp_path / "t.npz"), "--size=16"]) == 1
+    assert main(["tokenize", str(run), str(tmp_path / "images.npy"), "--out", str(tmp_path / "t.npz"), "--size=16"]) == 1
     assert "size is for folders of images, got size=16" in capsys.readouterr().err
 
 
