@@ -32,6 +32,8 @@ COMMANDS = {
     "curves": "plot the training ELBO of runs against steps and seconds",
     "extract": "one model out of a checkpoint of several replicas, as an ordinary checkpoint",
     "encode": "codes of a data set, as .npz; binary ones bit-packed",
+    "decode": "images of the codes or tokens in a file, as .npz or as PNG",
+    "traverse": "pictures of what single latents do, and of the way from one image's code to another's",
     "tokenize": "tokens of images, one integer at each place of the code's grid, as .npz",
     "benchmark": "time a training step: eager, compiled, of several models; by itself and through Lightning",
     "estimators": "list the library's gradient estimators",

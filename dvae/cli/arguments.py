@@ -26,6 +26,8 @@ __all__ = [
     "Parser",
     "add_checkpoint",
     "add_common",
+    "add_device",
+    "add_trust",
     "device_of",
     "flags_in",
     "flags_of",
@@ -220,7 +222,17 @@ def add_common(parser: ArgumentParser, split: bool = True, seed: bool = True) ->
         parser.add_argument("--split", type=str, default="test", help="train, valid or test")
     if seed:
         parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    add_device(parser)
+    add_trust(parser)
+
+
+def add_device(parser: ArgumentParser) -> None:
+    """Where to compute."""
     parser.add_argument("--device", type=str | None, default=None, help="cpu or cuda; default: the GPU if there is one")
+
+
+def add_trust(parser: ArgumentParser) -> None:
+    """Whether the file is trusted."""
     text = "import classes from outside dvae that the checkpoint names; it runs their code"
     parser.add_argument("--trust", action="store_true", help=text)
 

@@ -2,7 +2,8 @@
 
 The one idea: every figure has a command behind it. `dvae.lab.certify` measures bias, `dvae.lab.evaluate` the bounds of a
 checkpoint, `dvae.lab.variance` the gradient's variance at a trained model, `dvae.lab.toy` the paper's toy problem
-and that of orders, `dvae.lab.jigsaw` puts tiles together, `dvae.lab.benchmark` measures time, and `dvae.lab.codes` writes codes.
+and that of orders, `dvae.lab.jigsaw` puts tiles together, `dvae.lab.benchmark` measures time, `dvae.lab.codes` writes
+codes, and `dvae.lab.decoding` and `dvae.lab.traverse` make images of them.
 
 ```bash
 dvae toy --targets '[0.499]' --num_seeds 3 --num_iterations 500
@@ -61,6 +62,26 @@ The untrained network has 19.5% of the nine places right, for many tiles are emp
 stays near a third of the places from its 600th update on.
 
 ![Shuffled tiles, the order that RELAX's network infers, and the digits](../../.github/jigsaw.png)
+
+# What a code says
+
+`dvae decode` makes images of codes that `dvae encode` wrote, or of tokens. `dvae traverse` sorts latents by how much they change
+the image (`dvae.lab.traverse`), draws those that change it most, and walks from one image's code to another's, one latent after
+the other:
+
+```bash
+dvae decode runs/l1_rebar codes.npz --out images.npz
+dvae traverse runs/l1_rebar --out pictures --num_examples 10
+```
+
+Of 32 bits, in `dvae fit --config nl1 --config loo --model.num_latents 32 --model.kl analytic --trainer.max_steps 4000`, each row
+is one bit, 0 and 1 in four codes, and in the last column how much it changes each pixel; below, walks of eight steps:
+
+![Four digits with one bit at 0 and at 1, and where that bit changes images](../../.github/latents.png)
+![Digits that become others, a few bits at a time](../../.github/interpolations.png)
+
+No bit has a meaning of its own here: each changes a pixel by about .05, in different places in different images. Two bits share
+.02 bits on average.
 
 # The variance in a real model
 
@@ -135,7 +156,7 @@ growth.png`):
 import importlib
 from types import ModuleType
 
-_MODULES = ("benchmark", "certify", "codes", "evaluate", "jigsaw", "toy", "variance")
+_MODULES = ("benchmark", "certify", "codes", "decoding", "evaluate", "jigsaw", "tokens", "toy", "traverse", "variance")
 
 
 def __getattr__(name: str) -> ModuleType:

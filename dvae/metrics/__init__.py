@@ -16,7 +16,7 @@ measures = Measures(
     reconstructions={"psnr": torchmetrics.image.PeakSignalNoiseRatio(data_range=1.0)},
     codes={"usage": dvae.metrics.CodeUsage([200])},
 )
-trainer = pl.Trainer(max_steps=20, callbacks=[measures], limit_val_batches=1, enable_progress_bar=False, logger=False)
+trainer = pl.Trainer(max_steps=20, val_check_interval=20, limit_val_batches=1, callbacks=[measures], logger=False)
 trainer.fit(model, datamodule=dvae.data.BinarizedMNIST())
 print(trainer.callback_metrics["val/psnr"], trainer.callback_metrics["val/usage"])
 ```

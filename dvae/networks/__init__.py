@@ -58,13 +58,14 @@ print(model.at((3, 32, 96)).sample(4).shape)
 What is given images `[B, C, H, W]` takes the size from them; for flat tensors `model.at(image_shape)` is the model of a size, with
 the same parameters. With `latent="Categorical"` a place has `num_latents` / places groups of `num_classes` classes each. A token
 is a place's code as one integer, of all groups together and at most 63 bits; `dvae tokenize` writes those of a folder of images,
-or of other data, and goes on where it was killed:
+or of other data, and goes on where it was killed, and `dvae decode` makes images of them:
 
 ```bash
 dvae fit --config spatial --config rebar --data.patches 200 --trainer.max_steps 5 --trainer.limit_val_batches 1
 dvae evaluate runs/spatial_rebar --data '{class_path: dvae.data.PhotoPatches, init_args: {size: 64, patches: 80}}' \
   --num_samples 2 --num_draws 4
-dvae tokenize '{class_path: dvae.data.PhotoPatches, init_args: {size: 64, patches: 80}}' runs/spatial_rebar --out tokens.npz
+dvae tokenize runs/spatial_rebar '{class_path: dvae.data.PhotoPatches, init_args: {size: 64, patches: 80}}' --out tokens.npz
+dvae decode runs/spatial_rebar tokens.npz --out decoded
 ```
 
 ![Photographs and their reconstructions from 4 bits a place](../../.github/spatial.png)

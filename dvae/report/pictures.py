@@ -16,7 +16,7 @@ from dvae.errors import InputError
 from dvae.files import written_whole
 from dvae.models import VAE
 
-__all__ = ["image_shape_of", "reconstruction_grid", "sample_grid", "save_gif", "save_picture"]
+__all__ = ["as_images", "image_grid", "image_shape_of", "reconstruction_grid", "sample_grid", "save_gif", "save_picture"]
 
 _GIF_COLOURS = 64
 
@@ -36,7 +36,7 @@ def sample_grid(
 ) -> Tensor:
     """The mean of x given samples from the prior, as one picture [C, H, W] in [0, 1]."""
     pixels = model.sample(num_images, generator)
-    return _grid(model, pixels, image_shape)
+    return image_grid(model, pixels, image_shape)
 
 
 @torch.no_grad()
@@ -51,7 +51,7 @@ def reconstruction_grid(
     rows = []
     for start in range(0, x.shape[0], _COLUMNS):
         rows += [x[start : start + _COLUMNS], reconstructed[start : start + _COLUMNS]]
-    return _grid(model, torch.cat(rows), image_shape)
+    return image_grid(model, torch.cat(rows), image_shape)
 
 
 def save_picture(picture: Tensor, path: str | Path) -> Path:
@@ -67,17 +67,29 @@ def save_picture(picture: Tensor, path: str | Path) -> Path:
 _COLUMNS = 8
 
 
-def _grid(model: VAE, pixels: Tensor, image_shape: Sequence[int] | None) -> Tensor:
+def as_images(model: VAE, pixels: Tensor, image_shape: Sequence[int] | None = None) -> Tensor:
+    """Values of x [N, num_pixels] as images in [0, 1], [N, 1 or 3, H, W]; channels that are no colours side by side, in grey.
+
+    Arguments:
+        model: whose values they are.
+        pixels: the values.
+        image_shape: (C, H, W); what has another number of values is a square or a row.
+    """
     fits = image_shape is not None and math.prod(image_shape) == pixels.shape[-1]
     shape = tuple(image_shape) if image_shape is not None and fits else image_shape_of(pixels.shape[-1])
     images = _brightness(model, pixels.float().cpu()).reshape(-1, *shape)
     if shape[0] not in (1, 3):
-        # Channels that are no colours: side by side, in grey.
         images = images.permute(0, 2, 1, 3).reshape(len(images), 1, shape[1], shape[0] * shape[2])
+    return images
+
+
+def image_grid(model: VAE, pixels: Tensor, image_shape: Sequence[int] | None = None, columns: int = 8) -> Tensor:
+    """Values of x [N, num_pixels] as one picture [C, H, W] in [0, 1], ``columns`` images in a row."""
+    images = as_images(model, pixels, image_shape)
     # Twice the size of small ones: 28 pixels are too few to look at.
-    if max(shape[1:]) < 64:
+    if max(images.shape[-2:]) < 64:
         images = torch.nn.functional.interpolate(images, scale_factor=2, mode="nearest")
-    return make_grid(images, nrow=_COLUMNS, padding=4, pad_value=0.5)
+    return make_grid(images, nrow=columns, padding=4, pad_value=0.5)
 
 
 def _brightness(model: VAE, pixels: Tensor) -> Tensor:
