@@ -5,16 +5,19 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from dvae.config import instantiate
 from dvae.errors import InputError
 from dvae.estimators import RELAX, GradientEstimator
 from dvae.latents import Latent, Spec
 from dvae.likelihoods import Bernoulli, Likelihood, check_values
+from dvae.models import pretrained
 from dvae.models.building import linear_or_given, network_sizes, require_at_least, size_of_example
 from dvae.models.spatial import Spatial, on_grid
 from dvae.noise import place, uniform
@@ -408,6 +411,70 @@ class VAE(Spatial):
         model = self.suited_to(x)
         layers = model.sample_layers(x, 1, generator)
         return model.likelihood.mean(model.decode(layers[0].sample[0]))
+
+    # Files to share
+
+    def save_pretrained(self, folder: str | Path, figures: Sequence[tuple[str, str, str]] = ()) -> Path:
+        """Write the model as a folder to share: ``config.json``, ``model.safetensors`` and a card, ``README.md``.
+
+        It is the model to use: a checkpoint holds also what is needed to go on training.
+
+        Arguments:
+            folder: made where it is not there.
+            figures: rows of the card's table, such as ``dvae.evaluate(model, data).rows()``.
+
+        Raises:
+            InputError: safetensors is not installed (``pip install 'discrete-vae[hub]'``), or the folder cannot be written.
+
+        Example:
+            >>> model = dvae.VAE(num_pixels=6, num_latents=4)
+            >>> twin = dvae.VAE.from_pretrained(model.save_pretrained("shared"))
+            >>> torch.equal(twin.encoders[0](torch.ones(6)), model.encoders[0](torch.ones(6)))
+            True
+        """
+        return pretrained.save(self, folder, self._facts(), figures)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, trust: bool = False, revision: str | None = None, **overrides: Any) -> Self:
+        """The model that :meth:`save_pretrained` or :meth:`push_to_hub` wrote, in evaluation mode on the CPU.
+
+        Its class is the one that was saved, which must derive from the one that is asked.
+
+        Arguments:
+            source: a folder, or a repository on the Hugging Face hub, ``OWNER/NAME``.
+            trust: import classes from outside ``dvae`` that it names; importing runs their code.
+            revision: of a repository: a branch, a tag or a commit.
+            overrides: constructor arguments that replace the saved ones, such as an encoder that has no config.
+
+        Raises:
+            InputError: there is no such model, its files are damaged, or it names a class that is not trusted.
+        """
+        return pretrained.load(cls, source, trust=trust, revision=revision, overrides=overrides)
+
+    def push_to_hub(self, repository: str, figures: Sequence[tuple[str, str, str]] = (), *, private: bool = False) -> str:
+        """Upload what :meth:`save_pretrained` writes to the Hugging Face hub; returns the address.
+
+        Arguments:
+            repository: ``NAME`` or ``OWNER/NAME``, made where it is not there; the account is that of ``hf auth login``.
+            figures: see :meth:`save_pretrained`.
+            private: whether a new repository is for its owner alone.
+
+        Raises:
+            InputError: huggingface_hub is not installed (``pip install 'discrete-vae[hub]'``), or the hub refuses it.
+        """
+        return pretrained.push(self, repository, self._facts(), figures, private=private)
+
+    def _facts(self) -> dict[str, str]:
+        latent = self.latent
+        classes = "" if latent.num_classes is None else f" of {latent.num_classes} classes"
+        places = "" if latent.grid is None else f", on a grid of {latent.grid[0]} x {latent.grid[1]}"
+        layers = "" if self.num_layers == 1 else f", in each of {self.num_layers} layers"
+        shape = self.num_pixels if self.image_shape is None else " x ".join(map(str, self.image_shape))
+        return {
+            "latents": f"{self.num_latents} {latent.family.__name__}{classes}{places}{layers}",
+            "x": f"{shape} values, likelihood {type(self.likelihood).__name__}",
+            "trained with": type(self.estimator).__name__,
+        }
 
     # Data
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -14,15 +13,14 @@ from typing import Any, NamedTuple, TypeVar
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_buffer_registration_hook, register_module_parameter_registration_hook
+from torch import Tensor
 
-from dvae.config import class_paths, current_path, import_class, public_path, require_trust
+from dvae.config import current_path, public_path
 from dvae.errors import InputError
 from dvae.files import written_whole
 from dvae.models import VAE
-from dvae.models.building import size_of_example
 from dvae.models.controls import CONTROLS
+from dvae.models.rebuilding import MORE_VALUES, num_stored, rebuilt
 from dvae.training import record
 from dvae.training.module import DiscreteVAE
 from dvae.training.run import Training
@@ -40,9 +38,6 @@ __all__ = [
 
 
 M = TypeVar("M", bound=pl.LightningModule)
-
-# How much more than its file a model may be while it is built: parts that are made and replaced, buffers that no file holds.
-_FACTOR, _MORE_TENSORS, _MORE_VALUES = 4, 1000, 25_000_000
 
 
 class DurableCheckpointIO(TorchCheckpointIO):
@@ -131,7 +126,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(key), dict) for key in required):
         raise InputError(f"checkpoint {path} was not written by dvae: expected a mapping with the mappings {', '.join(required)}")
     for name, tensor in checkpoint["state_dict"].items():
-        if isinstance(tensor, Tensor) and tensor.numel() > _num_stored(tensor) + _MORE_VALUES:
+        if isinstance(tensor, Tensor) and tensor.numel() > num_stored(tensor) + MORE_VALUES:
             raise InputError(f"checkpoint {path} is damaged: {name} has {tensor.numel()} values, of which the file holds few")
     return record.upgraded(checkpoint)
 
@@ -201,72 +196,16 @@ class Checkpoint:
         """
         content = self.single(replica)
         arguments = dict(content["hyper_parameters"]) | overrides
-        path_of_class = record.model_path(content)
-        if not isinstance(path_of_class, str) or not all(isinstance(name, str) for name in arguments):
-            raise InputError(f"checkpoint {self.path} does not name its model's class and arguments")
-        named = [path_of_class, *class_paths(arguments)]
-        if "." in str(arguments.get("latent", "")):
-            named.append(str(arguments["latent"]))
-        require_trust(f"checkpoint {self.path}", named, trust)
-        cls = import_class(path_of_class, base, "the checkpoint's model")
-        try:
-            _require_pixels(content["state_dict"], arguments)
-            with _no_larger_than(content["state_dict"], parts):
-                model = cls(**arguments)
-            model.on_load_checkpoint(content)
-            model.load_state_dict(content["state_dict"])
-        except InputError as error:
-            raise InputError(f"checkpoint {self.path}: {error}") from None
-        except Exception as error:  # whatever a damaged value leads to
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"checkpoint {self.path} does not fit the model it names: {type(error).__name__}: {reason}") from error
-        for name, tensor in content["state_dict"].items():
-            if tensor.is_complex() or not tensor.isfinite().all():
-                raise InputError(f"checkpoint {self.path}: {name} must hold finite real numbers, but does not")
-        return model.eval()
-
-
-@contextmanager
-def _no_larger_than(tensors: Mapping[str, Any], parts: int = 1) -> Iterator[None]:
-    """Build nothing much larger than a file's tensors: its arguments can name any size, and building takes time and memory.
-
-    PyTorch tells of every tensor that a module gets, before it is filled with its initial values.
-    """
-    found = [tensor for tensor in tensors.values() if isinstance(tensor, Tensor)]
-    most = _FACTOR * len(found) * parts + _MORE_TENSORS
-    most_values = _FACTOR * sum(_num_stored(tensor) for tensor in found) + _MORE_VALUES
-    num_tensors = num_values = 0
-
-    def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
-        nonlocal num_tensors, num_values
-        if tensor is not None:
-            num_tensors, num_values = num_tensors + 1, num_values + tensor.numel()
-        if num_tensors > most or num_values > most_values:
-            raise InputError(
-                f"its arguments name a model far larger than the {len(found)} tensors of {sum(t.numel() for t in found)} values "
-                f"that the file holds (met with {name} of {type(module).__name__})"
-            )
-
-    handles = [register_module_parameter_registration_hook(count), register_module_buffer_registration_hook(count)]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _require_pixels(tensors: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
-    # An encoder of its own is tried on an image, which is made outside of modules.
-    given, mean = [arguments.get(name) for name in ("num_pixels", "image_shape")], tensors.get("mean")
-    if given != [None, None] and isinstance(mean, Tensor):
-        num_pixels, _ = size_of_example(*given)
-        if num_pixels != mean.numel():
-            raise InputError(f"its arguments are for {num_pixels} pixels, but its tensors for {mean.numel()}")
-
-
-def _num_stored(tensor: Tensor) -> int:
-    """Values that lie in memory: of a tensor that repeats itself fewer than it has."""
-    return min(tensor.numel(), tensor.untyped_storage().nbytes() // tensor.element_size())
+        return rebuilt(
+            base,
+            f"checkpoint {self.path}",
+            record.model_path(content),
+            arguments,
+            content["state_dict"],
+            trust=trust,
+            parts=parts,
+            prepare=lambda model: model.on_load_checkpoint(content),
+        )
 
 
 def load_model(
