@@ -31,6 +31,7 @@ COMMANDS = {
     "sample": "PNG grids of samples from the prior and of reconstructions",
     "curves": "plot the training ELBO of runs against steps and seconds",
     "extract": "one model out of a checkpoint of several replicas, as an ordinary checkpoint",
+    "export": "a model as a folder to share, or its encoder and decoder as ONNX or PyTorch programs",
     "encode": "codes of a data set, as .npz; binary ones bit-packed",
     "decode": "images of the codes or tokens in a file, as .npz or as PNG",
     "traverse": "pictures of what single latents do, and of the way from one image's code to another's",

@@ -156,7 +156,7 @@ growth.png`):
 import importlib
 from types import ModuleType
 
-_MODULES = ("benchmark", "certify", "codes", "decoding", "evaluate", "jigsaw", "tokens", "toy", "traverse", "variance")
+_MODULES = ("benchmark", "certify", "codes", "decoding", "evaluate", "export", "jigsaw", "tokens", "toy", "traverse", "variance")
 
 
 def __getattr__(name: str) -> ModuleType:
