@@ -84,13 +84,8 @@ No bit has a meaning of its own here: each changes a pixel by about .05, in diff
 .02 bits on average.
 
 `dvae retrieve` searches the training set by bits, exactly, and measures what it finds where the data have labels, beside random
-hyperplanes (Charikar 2002) and the signs of principal components, of as many bits (`dvae.lab.retrieval`):
-
-```bash
-dvae retrieve runs/l1_rebar --out pictures --num_queries 100
-```
-
-Of the same 32 bits, `dvae retrieve runs/nl1`: 1,000 test digits sought among 50,000, in mean and standard error over queries:
+hyperplanes (Charikar 2002) and the signs of principal components, of as many bits (`dvae.lab.retrieval`). Of the same 32 bits,
+`dvae retrieve runs/nl1 --out pictures`: 1,000 test digits sought among 50,000, in mean and standard error over queries:
 
 | code | precision of 10 | average precision | vote of 10 neighbours | linear probe |
 |---|---|---|---|---|

@@ -49,13 +49,14 @@ model.save_pretrained("shared", figures)
 print(dvae.VAE.from_pretrained("shared").codes(data.split("test")[:5]))
 ```
 
-`dvae export` makes such a folder of a run, or of its encoder (x to codes) and decoder (codes to the mean of x) one file each for
-other programs: ONNX (`pip install 'discrete-vae[onnx]'`) or `torch.export`, for batches of any size.
+`dvae export` makes such a folder of a run:
 
 ```bash
 dvae export runs/l1_rebar --out shared --figures figures.json
-dvae export runs/l1_rebar --format onnx --out programs
 ```
+
+`--format onnx` (`pip install 'discrete-vae[onnx]'`) and `--format torch-export` write its encoder (x to codes) and decoder (codes
+to the mean of x) for other programs instead, one file each, for batches of any size.
 
 ONNX Runtime finds the same 32 bits of each of the 10,000 test images as `codes`, with the model of `dvae.lab`'s pictures.
 """

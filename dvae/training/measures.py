@@ -79,7 +79,8 @@ class Measures(pl.Callback):
                 own[_FRECHET] = frechet_distance(self.features, model.image_shape or ())
             for metric in own.values():
                 metric.to(model.device)
-                metric.sync_on_compute = not apart  # what another process measures is then of another model
+                if apart:  # what another process measures is of another model
+                    metric.distributed_available_fn = _alone
             self._running[index] = own
         return self._running[index]
 
@@ -125,6 +126,10 @@ class Measures(pl.Callback):
             values = [metrics[name].compute().float().mean().cpu() for metrics in own]
             pl_module.log_each(f"{stage}/{name}", torch.stack(values) if values else torch.zeros(0), prog_bar=False)
         self._running = {}
+
+
+def _alone() -> bool:
+    return False
 
 
 def _metrics(given: Mapping[str, Any] | None, name: str) -> dict[str, Metric]:
