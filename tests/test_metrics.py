@@ -207,7 +207,10 @@ def test_measures_are_logged_after_a_validation_and_change_nothing(data):
         model = model_of(data)
         measures = Measures(
             reconstructions={"psnr": torchmetrics.image.PeakSignalNoiseRatio(data_range=1.0)},
-            codes={"usage": {"class_path": "dvae.metrics.CodeUsage", "init_args": {"shape": [4]}}},
+            codes={
+                "usage": {"class_path": "dvae.metrics.CodeUsage", "init_args": {"shape": [4]}},
+                "shared": BitInformation(4),
+            },
             features=Features(),
         )
         trainer = pl.Trainer(max_epochs=2, accelerator="cpu", callbacks=[measures] if extra else [], **QUIET)
@@ -215,9 +218,12 @@ def test_measures_are_logged_after_a_validation_and_change_nothing(data):
         logged.append(trainer.callback_metrics)
         parameters.append(torch.cat([p.flatten() for p in model.parameters()]))
     assert torch.equal(*parameters)
-    assert {name for name in logged[1] if name not in logged[0]} == {"val/psnr", "val/usage", "val/frechet_distance"}
+    assert {name for name in logged[1] if name not in logged[0]} == {"val/psnr", "val/usage", "val/shared", "val/frechet_distance"}
     assert 5 < logged[1]["val/psnr"] < 20
     assert 0.5 <= logged[1]["val/usage"] <= 1
+    information = BitInformation(4)
+    information.update(model.encode(data.split("valid")).mean)
+    torch.testing.assert_close(logged[1]["val/shared"], information.between_bits)
 
 
 def test_measures_are_of_each_replica(tiny_data):

@@ -150,7 +150,7 @@ def linear_probe(train: Tensor, labels: Tensor, x: Tensor, decay: float = 1e-3) 
         value.backward()
         return value
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    optimizer.step(loss)
     return probe(2 * x.float() - 1).argmax(1)
 
 

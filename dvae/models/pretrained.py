@@ -187,6 +187,7 @@ def _hub() -> Any:
 def _card(model: Module, name: str, facts: Mapping[str, str], figures: Rows) -> str:
     listed = "\n".join(f"- {fact}: {value}" for fact, value in facts.items())
     table = "\n".join(["| | mean | standard error |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in figures)])
+    evaluation = f"\n## Evaluation\n\n{table}" if figures else ""
     return f"""---
 library_name: dvae
 tags:
@@ -213,4 +214,4 @@ samples = model.sample(16)
 ```
 
 `config.json` holds the constructor's arguments, `model.safetensors` the parameters; neither holds code.
-{f"{chr(10)}## Evaluation{chr(10)}{chr(10)}{table}" if figures else ""}"""
+{evaluation}"""

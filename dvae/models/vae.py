@@ -132,6 +132,7 @@ class VAE(Spatial):
         if direct_gradient is not None and kl != "sampled":
             raise InputError(f"direct_gradient is for the sampled KL, got direct_gradient={direct_gradient} with kl={kl!r}")
         self.num_pixels, self.num_latents, self.num_layers = num_pixels, num_latents, num_layers
+        self._made_for = num_pixels
         self.kl, self._direct_gradient = kl, direct_gradient
         self.latent = Spec.of(latent, num_latents, num_classes)
         self._require_closed_kl(kl == "analytic", free_bits is not None, kl_balance is not None)
@@ -424,7 +425,8 @@ class VAE(Spatial):
             figures: rows of the card's table, such as ``dvae.evaluate(model, data).rows()``.
 
         Raises:
-            InputError: safetensors is not installed (``pip install 'discrete-vae[hub]'``), or the folder cannot be written.
+            InputError: safetensors is not installed (``pip install 'discrete-vae[hub]'``), the folder cannot be written, or the
+                model is a copy :meth:`at` another size.
 
         Example:
             >>> model = dvae.VAE(num_pixels=6, num_latents=4)
@@ -432,6 +434,7 @@ class VAE(Spatial):
             >>> torch.equal(twin.encoders[0](torch.ones(6)), model.encoders[0](torch.ones(6)))
             True
         """
+        self._require_own_size()
         return pretrained.save(self, folder, self._facts(), figures)
 
     @classmethod
@@ -462,7 +465,12 @@ class VAE(Spatial):
         Raises:
             InputError: huggingface_hub is not installed (``pip install 'discrete-vae[hub]'``), or the hub refuses it.
         """
+        self._require_own_size()
         return pretrained.push(self, repository, self._facts(), figures, private=private)
+
+    def _require_own_size(self) -> None:
+        if self.num_pixels != self._made_for:
+            raise InputError(f"a model at another size, {self.image_shape}, is a copy: save the model that at() was asked of")
 
     def _facts(self) -> dict[str, str]:
         latent = self.latent

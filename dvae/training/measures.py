@@ -27,7 +27,8 @@ _FRECHET = "frechet_distance"
 class Measures(pl.Callback):
     """After every validation, logs metrics, torchmetrics' or :mod:`dvae.metrics`', as ``val/NAME``; after a test as ``test/NAME``.
 
-    A metric that gives one number for each latent is logged as their mean. Of replicas each is measured. Metrics are instances or
+    A metric that gives one number for each latent is logged as their mean, and one that gives a square, such as
+    :class:`dvae.metrics.BitInformation`, as the mean off its diagonal. Of replicas each is measured. Metrics are instances or
     configs ``{"class_path": ..., "init_args": {...}}``.
 
     Arguments:
@@ -123,9 +124,16 @@ class Measures(pl.Callback):
         assert isinstance(pl_module, Training)
         own = [self._running[index] for index in pl_module.active if index in self._running]
         for name in self._names:
-            values = [metrics[name].compute().float().mean().cpu() for metrics in own]
+            values = [_number(metrics[name].compute()).cpu() for metrics in own]
             pl_module.log_each(f"{stage}/{name}", torch.stack(values) if values else torch.zeros(0), prog_bar=False)
         self._running = {}
+
+
+def _number(value: Tensor) -> Tensor:
+    value = value.float()
+    if value.dim() == 2 and value.shape[0] == value.shape[1] > 1:
+        return (value.sum() - value.trace()) / (value.numel() - len(value))
+    return value.mean()
 
 
 def _alone() -> bool:

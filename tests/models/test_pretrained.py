@@ -57,12 +57,14 @@ def test_the_same_bits_come_back(arguments, dtype, tmp_path):
     assert all(torch.equal(own[name], other[name]) and own[name].dtype == other[name].dtype for name in own)
 
 
-def test_a_code_on_a_grid_and_tied_parameters_come_back(tmp_path):
+def test_a_code_on_a_grid_comes_back(tmp_path):
     networks = [{"class_path": f"dvae.networks.Residual{name}"} for name in ("Encoder", "Decoder")]
     model = dvae.VAE(dvae.estimators.LOO(), *networks, image_shape=(1, 8, 8), num_latents=8)
     model.save_pretrained(tmp_path)
     x = torch.rand(2, 1, 16, 16).round()
     assert torch.equal(dvae.VAE.from_pretrained(tmp_path).encode_ids(x), model.encode_ids(x))
+    with pytest.raises(InputError, match=r"a model at another size, .*, is a copy: save the model that at"):
+        model.at((1, 16, 16)).save_pretrained(tmp_path)
 
 
 def test_the_card_says_what_it_is_how_it_is_used_and_how_good(model, tmp_path):
