@@ -166,6 +166,12 @@ class VAE(Spatial):
             return self.estimators[0].multi_sample or any(self._has_own(name) for name in ("terms", "objective"))
         return self._direct_gradient
 
+    def keep_direct_gradient(self) -> None:
+        """Go on as in a version that had no choice: called where a run of one is resumed."""
+        if self._direct_gradient is None and self.kl == "sampled":
+            self._direct_gradient = True
+            self.record_argument("direct_gradient", True)
+
     def _has_own(self, name: str) -> bool:
         return name in self.__dict__ or getattr(type(self), name) is not getattr(VAE, name)
 

@@ -279,6 +279,10 @@ class DiscreteVAE(VAE, Training):
         super().replace_estimator(given)
         self.save_hyperparameters(self.config["init_args"])
 
+    def keep_direct_gradient(self) -> None:
+        super().keep_direct_gradient()
+        self.save_hyperparameters(self.config["init_args"])
+
     def noise_stream(self, rank: int) -> int:
         """Where the training noise of one process comes from; see :meth:`dvae.models.VAE.training_noise`."""
         return noise_stream(self.seed, _TRAIN, rank)

@@ -4,7 +4,7 @@
 
     class_path, data, seed, iteration, train_elbo    how to build it, where its noise stands, what was logged last
     running, num_running                             sums of what the iterations since the last log measured, by name
-    format                                           2; absent from 0.1.0's, see :func:`upgraded`
+    format                                           3; absent from 0.1.0's, see :func:`upgraded`
 
 and of several: ``data``, ``iteration``, ``running`` ([R] each), ``num_running``, ``format``, and ``replicas``, for each model the
 entries that an ordinary checkpoint has of it, its hyper-parameters, ``setting`` and ``seed_offset``. Several processes with models
@@ -43,7 +43,7 @@ __all__ = [
     "upgraded",
 ]
 
-_FORMAT = 2
+_FORMAT = 3
 _RELU_IN_FORMAT_1 = (ConvEncoder, ConvDecoder)
 
 
@@ -85,8 +85,14 @@ def model_path(checkpoint: Mapping[str, Any]) -> Any:
 def upgraded(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The checkpoint, of this version or an earlier one, whose configs mean to this version what they meant to theirs.
 
-    The convolutional networks were ReLU networks before they had an ``activation``.
+    The convolutional networks were ReLU networks before they had an ``activation``, and the sampled KL had its direct gradient before
+    there was a ``direct_gradient``.
     """
+    if _had_direct_gradient(checkpoint["dvae"]):
+        for entry in [checkpoint, *(checkpoint["dvae"].get("replicas") or [])]:
+            arguments = entry.get("hyper_parameters") if isinstance(entry, dict) else None
+            if isinstance(arguments, dict) and arguments.get("kl") == "sampled":
+                arguments.setdefault("direct_gradient", True)
     if "format" not in checkpoint["dvae"]:
         waiting, seen = [checkpoint["hyper_parameters"], checkpoint["dvae"].get("replicas")], set()
         while waiting:  # a damaged file may hold what holds itself
@@ -97,6 +103,10 @@ def upgraded(checkpoint: dict[str, Any]) -> dict[str, Any]:
                     _say_relu(node)
                 waiting += node.values() if isinstance(node, dict) else node
     return checkpoint
+
+
+def _had_direct_gradient(saved: Mapping[str, Any]) -> bool:
+    return saved.get("format") in (None, 2)
 
 
 def _say_relu(config: dict[Any, Any]) -> None:
@@ -175,6 +185,9 @@ def load(run: Training, checkpoint: dict[str, Any]) -> None:
         )
     if "format" not in saved:
         _require_relu(run)
+    if _had_direct_gradient(saved):
+        for model in run.models:
+            model.keep_direct_gradient()
     entries = saved["replicas"] if several else [saved]
     run.iteration = saved.get("iteration", 0)
     running = saved.get("running", {})

@@ -116,7 +116,7 @@ def test_a_checkpoint_of_this_version_has_the_activation_that_is_the_default(dat
     assert "activation" not in torch.load(path, weights_only=True)["hyper_parameters"]["encoder"]["init_args"]
     assert load_model(path)[0].encoders[0].activation == "silu"
     single = Checkpoint.open(saved(dvae.replicate(tiny(), 2), data, tmp_path / "two.ckpt")).single(0)
-    assert single["dvae"]["format"] == 2
+    assert single["dvae"]["format"] == 3
 
 
 def test_an_earlier_versions_weights_are_not_put_into_networks_of_another_activation(data, tmp_path):
