@@ -131,7 +131,6 @@ class VAE(Spatial):
         self.num_pixels, self.num_latents, self.num_layers = num_pixels, num_latents, num_layers
         self.kl, self._direct_gradient = kl, direct_gradient
         self.latent = Spec.of(latent, num_latents, num_classes)
-        self._require_closed_kl(kl == "analytic", free_bits is not None, kl_balance is not None)
         # The estimator first, then from the pixels up: as they would be made before they are handed over, from the same seed.
         first = RELAX() if estimator is None else instantiate(estimator, GradientEstimator, "estimator")
         self.likelihood = Bernoulli() if likelihood is None else instantiate(likelihood, Likelihood, "likelihood")
@@ -143,6 +142,7 @@ class VAE(Spatial):
         default = Factorial if self.grid is None else SpatialFactorial
         self.prior = default() if prior is None else instantiate(prior, Prior, "prior")
         self.prior.build(self.latent)
+        self._require_closed_kl(kl == "analytic", free_bits is not None, kl_balance is not None)
         self.estimators: Sequence[GradientEstimator] = self._of_each_layer(first)  # type: ignore[assignment]
         self.register_buffer("mean", torch.full((num_pixels,), 0.5))
         self.register_buffer("output_bias", torch.zeros(num_pixels * self.likelihood.outputs_per_pixel))
@@ -151,9 +151,10 @@ class VAE(Spatial):
 
     def _require_closed_kl(self, *asked: bool) -> None:
         family = self.latent.family
+        without = f"{family.__name__} latents do" if not family.closed_kl else f"the prior {type(self.prior).__name__} does"
         for name, is_asked in zip(("kl='analytic'", "free_bits", "kl_balance"), asked, strict=True):
-            if is_asked and not family.closed_kl:
-                raise InputError(f"{name} needs the KL in closed form, which {family.__name__} latents do not have: leave it out")
+            if is_asked and not (family.closed_kl and self.prior.closed_kl):
+                raise InputError(f"{name} needs the KL in closed form, which {without} not have: leave it out")
 
     @property
     def direct_gradient(self) -> bool:
@@ -267,7 +268,7 @@ class VAE(Spatial):
             if not analytic:
                 divergence = divergence + layer.log_q - prior.log_prob(layer.sample)
             elif index == self.num_layers - 1:
-                divergence = divergence + layer.q.kl(prior)
+                divergence = divergence + self.prior.kl(layer.q)
             else:
                 # The prior of a lower layer depends on the layer above it, which depends on this sample: only q's part is closed.
                 divergence = divergence - layer.q.entropy() - prior.log_prob(layer.sample)

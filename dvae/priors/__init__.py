@@ -12,7 +12,8 @@ The one idea: a prior is a module whose `forward` returns a distribution over b,
     torch.Size([2, 6])
 """
 
+from dvae.priors.autoregressive import Autoregressive
 from dvae.priors.base import Prior
 from dvae.priors.factorial import Factorial, SpatialFactorial
 
-__all__ = ["Factorial", "Prior", "SpatialFactorial"]
+__all__ = ["Autoregressive", "Factorial", "Prior", "SpatialFactorial"]
