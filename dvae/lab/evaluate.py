@@ -52,6 +52,8 @@ class Evaluation(NamedTuple):
         a number of values; None for continuous latents.
     psnr, ssim: of images of more than two levels, decibels and at most 1: how alike they are to their reconstructions from one
         sampled code; None for other data (ssim also for images of fewer than 11 pixels a side).
+    log_partition: log Z of a prior that is known up to it, nats, with the error of its estimate, which ELBO and bound share; else
+        None.
     is_density: whether the likelihood is one of real values, whose ELBO is a logarithm of a density and depends on their unit.
     log_variance_logits, log_variance_encoder: see :func:`dvae.metrics.log_gradient_variance`; on one batch of training size. Not a
         number for images of another size than the model's, where an estimator's network is for that alone.
@@ -75,6 +77,7 @@ class Evaluation(NamedTuple):
     perplexity: list[float] | None = None
     psnr: Mean | None = None
     ssim: Mean | None = None
+    log_partition: Mean | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -112,6 +115,7 @@ class Evaluation(NamedTuple):
                 if self.ssim is None
                 else [("SSIM of reconstructions", f"{self.ssim.mean:.4f}", f"{self.ssim.standard_error:.4f}")]
             ),
+            *([] if self.log_partition is None else [nats("log Z of the prior", self.log_partition)]),
             ("log-variance of the gradient: logits", f"{self.log_variance_logits:.2f}", ""),
             ("log-variance of the gradient: encoder", f"{self.log_variance_encoder:.2f}", ""),
             *([] if self.train_elbo is None else [(self._name_of_train_elbo, f"{self.train_elbo:.2f}", "")]),
@@ -205,6 +209,7 @@ def _measured(
     seed: int,
     progress: Callable[[int, int | None], None] | None,
 ) -> Evaluation:
+    model.prior.normalize(torch.Generator(model.device).manual_seed(seed))
     own, model = model, sized_for(model, examples)
     generator = torch.Generator(model.device).manual_seed(seed)
     elbo, bound, reconstruction, kl = (MeanWithError().to(model.device) for _ in range(4))
@@ -263,6 +268,7 @@ def _measured(
         perplexity=[entropy.perplexity.mean().item() for entropy in entropies] or None,
         psnr=likeness.of("psnr"),
         ssim=likeness.of("ssim"),
+        log_partition=None if model.prior.log_constant is None else Mean(*model.prior.log_constant),
     )
 
 
@@ -326,13 +332,19 @@ def open_model(
 
 @contextmanager
 def _left_as_it_was(model: Any) -> Iterator[None]:
-    """Puts a model of the caller's back on its device and into its mode."""
-    before = (model.device, model.training) if isinstance(model, VAE) else None
+    """Puts a model of the caller's back on its device and into its mode, and its prior's constant to what it was."""
+    if not isinstance(model, VAE):
+        yield
+        return
+    device, training = model.device, model.training
+    buffers = {name: buffer.clone() for name, buffer in model.prior.named_buffers()}
     try:
         yield
     finally:
-        if before is not None:
-            model.to(before[0]).train(before[1])
+        model.to(device).train(training)
+        with torch.no_grad():
+            for name, buffer in model.prior.named_buffers():
+                buffer.copy_(buffers[name])
 
 
 def sized_for(model: VAE, examples: Examples) -> VAE:

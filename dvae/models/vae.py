@@ -291,7 +291,8 @@ class VAE(Spatial):
     def noise(self, batch_size: int, *, num_samples: int | None = None, generator: torch.Generator | None = None) -> list[Tensor]:
         """Uniforms for :meth:`rollout`, [num_noise, K, batch_size, *sample_shape] for each layer, drawn anew.
 
-        Training takes :meth:`training_noise` instead.
+        The last are the prior's, of its :attr:`dvae.priors.Prior.noise_shape`, where it has samples to move on. Training takes
+        :meth:`training_noise` instead.
         """
         dtype, device = self._noise_dtype, self.mean.device
         shapes = self._noise_shapes(batch_size, num_samples)
@@ -318,7 +319,9 @@ class VAE(Spatial):
             (estimator.num_noise, estimator.num_samples) if num_samples is None else (1, num_samples)
             for estimator in self.estimators
         ]
-        return [(*numbers, batch_size, *self.latent.sample_shape) for numbers in of_each]
+        of_layers = [(*numbers, batch_size, *self.latent.sample_shape) for numbers in of_each]
+        of_prior = self.prior.noise_shape if num_samples is None else None
+        return of_layers if of_prior is None else [*of_layers, of_prior]
 
     @property
     def _noise_dtype(self) -> torch.dtype:

@@ -14,6 +14,7 @@ The one idea: a prior is a module whose `forward` returns a distribution over b,
 
 from dvae.priors.autoregressive import Autoregressive
 from dvae.priors.base import Prior
+from dvae.priors.boltzmann import BoltzmannMachine
 from dvae.priors.factorial import Factorial, SpatialFactorial
 
-__all__ = ["Autoregressive", "Factorial", "Prior", "SpatialFactorial"]
+__all__ = ["Autoregressive", "BoltzmannMachine", "Factorial", "Prior", "SpatialFactorial"]

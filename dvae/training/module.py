@@ -28,8 +28,8 @@ from dvae.training.step import StepOutput, step_loss
 
 __all__ = ["DiscreteVAE"]
 
-# Separates the noise of validation from the noise of training under one seed.
-_TRAIN, _VALIDATE = 0, 1
+# Separates the noise of validation, and of a prior's constant, from the noise of training under one seed.
+_TRAIN, _VALIDATE, _NORMALIZE = 0, 1, 2
 # Updates from which on compiling, some ten seconds, is won back.
 _WORTH_COMPILING = 10_000
 
@@ -297,6 +297,8 @@ class DiscreteVAE(VAE, Training):
 
     def measure(self, x: Tensor, rank: int, batch_idx: int) -> None:
         """Add a validation batch to what :meth:`start_metrics` made."""
+        if batch_idx == 0:
+            self.prior.normalize(self._seeded(_NORMALIZE))
         layers = self.sample_layers(x, self.val_num_samples, self._seeded(_VALIDATE, rank, batch_idx))
         weights = self.terms(self.check_input(x), layers, kl="sampled").elbo
         self.val_elbo.update(weights.mean(0))

@@ -1,12 +1,14 @@
 """The certificate of the whole training step under priors that are not factorial, and the mutants that it must reject."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 import dvae
 from dvae.lab.certify import certify_model
 from dvae.latents import Bernoulli
-from dvae.priors import Autoregressive, Prior
+from dvae.priors import Autoregressive, BoltzmannMachine, Prior
 
 LATENTS = {
     "Bernoulli": {"num_latents": 4},
@@ -15,26 +17,28 @@ LATENTS = {
 X = torch.tensor([[1.0, 0.0, 1.0]])
 
 
-class AfterHardLatents(Autoregressive):
+class LogitsOfHardLatents(Autoregressive):
     """Takes the logits of a relaxed code from the hard latents before."""
 
     def forward(self):
-        return _Mutant(super().forward())
+        inner = super().forward()
+        return SimpleNamespace(log_prob=lambda b: Bernoulli(self.network(2 * hard(b) - 1)).log_prob(b), sample=inner.sample)
 
 
-class _Mutant:
-    """A prior's distribution, seen at the relaxed code and at the hard one."""
+class EnergyOfHardCode(BoltzmannMachine):
+    """Has the couplings of a relaxed code at the hard one."""
 
-    def __init__(self, inner):
-        self.inner = inner
+    def forward(self):
+        inner = super().forward()
 
-    def log_prob(self, b):
-        hard = (b.detach() > 0.5).to(b.dtype)
-        return self.of(b, hard)
+        def log_prob(b):
+            return inner.log_prob(hard(b)) + (b - hard(b)) @ self.bias
 
-    def of(self, b, hard):
-        logits = self.inner.network(self.inner.latent.features(hard))
-        return Bernoulli(logits).log_prob(b)
+        return SimpleNamespace(log_prob=log_prob, sample=inner.sample)
+
+
+def hard(b: torch.Tensor) -> torch.Tensor:
+    return (b > 0.5).to(b.dtype)
 
 
 def small_model(estimator: str, prior: Prior, latents: str = "Bernoulli", scale: float = 1.5, **options) -> dvae.VAE:
@@ -48,7 +52,10 @@ def small_model(estimator: str, prior: Prior, latents: str = "Bernoulli", scale:
 
 
 ESTIMATORS = ("REINFORCE", "LOO", "DisARM", "REBAR", "RELAX")
-PRIORS = {"Autoregressive": lambda: Autoregressive(hidden=[8], activation="tanh")}
+PRIORS = {
+    "Autoregressive": lambda: Autoregressive(hidden=[8], activation="tanh"),
+    "BoltzmannMachine": lambda: BoltzmannMachine(num_chains=5),
+}
 CASES = [
     (prior, latents, estimator)
     for prior in PRIORS
@@ -56,7 +63,10 @@ CASES = [
     for estimator in ESTIMATORS
     if (latents, estimator) != ("Categorical", "DisARM")  # it is for bits
 ]
-MUTANTS = {"Autoregressive": lambda: AfterHardLatents(hidden=[8], activation="tanh")}
+MUTANTS = {
+    "Autoregressive": lambda: LogitsOfHardLatents(hidden=[8], activation="tanh"),
+    "BoltzmannMachine": lambda: EnergyOfHardCode(num_chains=5),
+}
 
 
 @pytest.mark.parametrize("prior", PRIORS)
@@ -72,6 +82,10 @@ def test_the_whole_step_is_unbiased_at_many_draws(prior, latents, estimator):
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-@pytest.mark.parametrize("estimator", ["REBAR"])
+@pytest.mark.parametrize("estimator", ["REBAR", "RELAX"])
 def test_a_prior_that_looks_at_the_hard_code_is_rejected(name, estimator):
     assert certify_model(small_model(estimator, MUTANTS[name]()), X, num_samples=10_000).max_z > 5
+
+
+def test_every_prior_but_the_factorial_ones_has_its_certificate():
+    assert set(PRIORS) == set(dvae.priors.__all__) - {"Factorial", "Prior", "SpatialFactorial"}

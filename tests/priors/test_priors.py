@@ -52,7 +52,7 @@ def test_probabilities_of_all_states_sum_to_one(prior, spec):
 
 
 def test_states_are_sampled_as_often_as_they_are_probable(prior, spec):
-    states, count = states_of(spec).flatten(1), 100_000
+    states, count = states_of(spec).flatten(1), 40_000
     samples = prior().sample(count, generator=torch.Generator().manual_seed(1))
     assert samples.shape == (count, *spec.sample_shape)
     probs = prior().log_prob(states_of(spec)).exp()
