@@ -198,6 +198,21 @@ class VAE(Spatial):
         self.record_argument("estimator", first)
         self.estimators = estimators.to(self.mean).train(self.training)  # type: ignore[assignment]
 
+    def replace_prior(self, prior: Prior) -> None:
+        """Have another prior from here on, which was built for these latents.
+
+        Raises:
+            InputError: the model's ``kl``, ``free_bits`` or ``kl_balance`` needs a KL that it does not have; or the model's class
+                does not take a prior.
+        """
+        old, self.prior = self.prior, prior.to(self.mean)
+        try:
+            self._require_closed_kl(self.kl == "analytic", self.free_bits is not None, self.kl_balance is not None)
+            self.record_argument("prior", prior)
+        except InputError:
+            self.prior = old
+            raise
+
     def _of_each_layer(self, first: GradientEstimator) -> nn.ModuleList:
         first.require_support(self.latent.family)
         if first.multi_sample and self.kl != "sampled":
