@@ -16,5 +16,6 @@ from dvae.priors.autoregressive import Autoregressive
 from dvae.priors.base import Prior
 from dvae.priors.boltzmann import BoltzmannMachine
 from dvae.priors.factorial import Factorial, SpatialFactorial
+from dvae.priors.spatial import SpatialAutoregressive
 
-__all__ = ["Autoregressive", "BoltzmannMachine", "Factorial", "Prior", "SpatialFactorial"]
+__all__ = ["Autoregressive", "BoltzmannMachine", "Factorial", "Prior", "SpatialAutoregressive", "SpatialFactorial"]

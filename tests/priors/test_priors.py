@@ -32,7 +32,9 @@ def prior(request, spec) -> Prior:
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in prior.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+            # So large that no state is certain.
+            scale = parameter.shape[-1] ** -0.5 if parameter.dim() > 1 else 1.0
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
     prior.normalize()
     return prior
 
