@@ -76,12 +76,13 @@ def fit_prior(
         InputError: a number is out of its range, or the prior is not for the model's latents or its ``kl``.
 
     Example:
+        >>> from dvae.training.afterwards import fit_prior
         >>> data = dvae.data.ArrayData(torch.eye(16).repeat(8, 1), valid_fraction=0.25, batch_size=8)
         >>> model = dvae.VAE(num_pixels=16, num_latents=4)
         >>> quiet = dict(logger=False, enable_progress_bar=False, accelerator="cpu")
-        >>> fitted = dvae.training.afterwards.fit_prior(model, dvae.priors.Autoregressive(), data, max_steps=4, **quiet)
-        >>> fitted.model.prior
-        Autoregressive(...)
+        >>> fitted = fit_prior(model, dvae.priors.Autoregressive(), data, max_steps=4, **quiet)
+        >>> type(fitted.model.prior).__name__, type(model.prior).__name__
+        ('Autoregressive', 'Factorial')
     """
     require_at_least(1, max_steps=max_steps, val_check_interval=val_check_interval, patience=patience)
     if not lr > 0:
