@@ -36,10 +36,11 @@ class BoltzmannMachine(Prior):
     block Gibbs sampling; they are buffers, so that a step is a pure function and a resumed run goes on exactly. log Z is summed
     over the states of one half where these are few, and otherwise found by annealed importance sampling from independent latents
     with the chains' means, with a standard error (Neal 2001; Salakhutdinov & Murray 2008). Validation and evaluation begin with it;
-    between them each step adds its change, as the chains see it, so that the ELBO that training logs drifts a little.
+    between them each step adds its change over as many chains again, which no gradient has seen: those that it has would judge an
+    update by the samples that it was made from, and be wrong by many nats.
 
     Arguments:
-        num_chains: persistent chains.
+        num_chains: persistent chains of the gradient.
         num_sweeps: of each chain in a step; more follow the machine more closely.
         num_temperatures: of the annealing from independent latents to the machine.
         num_anneals: weights that log Z is the mean of.
@@ -64,7 +65,7 @@ class BoltzmannMachine(Prior):
         >>> prior = dvae.priors.BoltzmannMachine(num_chains=10)
         >>> prior.build(dvae.latents.Spec(dvae.latents.Bernoulli, 4))
         >>> round(prior().log_prob(torch.tensor([1.0, 0.0, 1.0, 1.0])).exp().item(), 5), prior.chains.shape
-        (0.0625, torch.Size([10, 4]))
+        (0.0625, torch.Size([2, 10, 4]))
     """
 
     chains: Tensor
@@ -99,7 +100,8 @@ class BoltzmannMachine(Prior):
         self.bias = nn.Parameter(torch.zeros(latent.num_features))
         self.weight = nn.Parameter(torch.zeros(halves[0].num_features, halves[1].num_features))
         uniform = latent(torch.zeros(latent.num_logits))
-        self.register_buffer("chains", uniform.sample(self.num_chains))
+        # The gradient's, and those that follow log Z.
+        self.register_buffer("chains", uniform.sample(2, self.num_chains))
         self.register_buffer("log_partition", torch.tensor(latent.num_variables * math.log(latent.num_values or 1)))
         self.register_buffer("log_partition_error", torch.zeros(()))
         # The parameters that log_partition is of.
@@ -108,7 +110,7 @@ class BoltzmannMachine(Prior):
 
     def forward(self) -> Any:
         machine = _Machine(self.latent, self.bias, self.weight)
-        mean = machine.weigh(self.chains).mean()
+        mean = machine.weigh(self.chains[0]).mean()
         # Of the value log_partition, with the gradient of log Z.
         return _Normalized(machine, self.log_partition + (mean - mean.detach()), self.sample_sweeps)
 
@@ -117,13 +119,13 @@ class BoltzmannMachine(Prior):
 
     @property
     def noise_shape(self) -> tuple[int, ...]:
-        return (self.num_sweeps, self.num_chains, *self.latent.sample_shape)
+        return (self.num_sweeps, 2, self.num_chains, *self.latent.sample_shape)
 
     def advance(self, noise: Tensor) -> None:
         with torch.no_grad():
             bias, weight = self.bias.detach(), self.weight.detach()
             machine, before = _Machine(self.latent, bias, weight), _Machine(self.latent, self.seen_bias, self.seen_weight)
-            change = machine.weigh(self.chains) - before.weigh(self.chains)
+            change = machine.weigh(self.chains[1]) - before.weigh(self.chains[1])
             self.log_partition = self.log_partition + change.logsumexp(0) - math.log(self.num_chains)
             chains = self.chains
             for one in noise:
@@ -158,7 +160,7 @@ class BoltzmannMachine(Prior):
 
     def _start(self) -> Tensor:
         """Logits of independent latents with the chains' means, flat; none of them sure."""
-        mean = (self.latent.flat(self.chains).double().sum(0) + 1) / (self.num_chains + 2)
+        mean = (self.latent.flat(self.chains).double().sum((0, 1)) + 1) / (2 * self.num_chains + 2)
         return torch.logit(mean) if self.latent.family.binary else mean.log()
 
     @property
@@ -203,7 +205,7 @@ class _Machine:
         return spec.flat(left) @ biases[0] + summed - field.sum(-1)
 
     def swept(self, b: Tensor, noise: Tensor) -> Tensor:
-        """Codes after both halves were drawn anew, the right one first, from uniform noise; [n, *sample] each."""
+        """Codes after both halves were drawn anew, the right one first, from uniform noise; [*, *sample] each."""
         left, _ = self._parts(b)
         of_left, of_right = self._parts(noise)
         right = _drawn(self._right(left), of_right)

@@ -279,6 +279,13 @@ class DiscreteVAE(VAE, Training):
         super().replace_estimator(given)
         self.save_hyperparameters(self.config["init_args"])
 
+    def replace_prior(self, prior: Prior) -> None:
+        """As in :class:`dvae.models.VAE`; an InputError in the middle of a fit, whose optimizer has the old one's parameters."""
+        if lightning.is_fitted(self):
+            raise InputError("prior cannot be replaced in the middle of a fit: do so before Trainer.fit or after it")
+        super().replace_prior(prior)
+        self.save_hyperparameters(self.config["init_args"])
+
     def noise_stream(self, rank: int) -> int:
         """Where the training noise of one process comes from; see :meth:`dvae.models.VAE.training_noise`."""
         return noise_stream(self.seed, _TRAIN, rank)
