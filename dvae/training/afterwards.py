@@ -94,7 +94,8 @@ def fit_prior(
     new = copy.deepcopy(model).eval()
     new.replace_prior(prior)
     module = _Fit(new, lr, patience, seed)
-    options = {"enable_checkpointing": False, "enable_model_summary": False, "num_sanity_val_steps": 0, "max_epochs": -1, **trainer}
+    quiet = {"enable_checkpointing": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    options = {"max_epochs": -1, "devices": 1, **quiet, **trainer}
     interval = min(val_check_interval, max_steps)
     pl.Trainer(max_steps=max_steps, val_check_interval=interval, check_val_every_n_epoch=None, **options).fit(
         module, datamodule=data

@@ -96,6 +96,10 @@ def test_the_whole_step_is_unbiased_under_every_prior(prior, estimator):
     assert max_z(small_model(estimator, PRIORS[prior]()), 4000) < 4
 
 
+def test_the_whole_step_is_unbiased_with_the_closed_kl_of_a_boltzmann_machine():
+    assert max_z(small_model("REBAR", PRIORS["BoltzmannMachine"](), kl="analytic"), 4000) < 4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("prior", "latents", "estimator"), CASES)
 def test_the_whole_step_is_unbiased_at_many_draws(prior, latents, estimator):
