@@ -119,6 +119,22 @@ def test_a_resumed_run_ends_with_the_chains_of_one_that_was_not_stopped(data, tm
     assert 0 < through.prior.chains.mean() < 1
 
 
+def test_replicas_have_chains_of_their_own(data):
+    def made(seed: int) -> dvae.DiscreteVAE:
+        torch.manual_seed(seed)
+        prior = BoltzmannMachine(num_chains=7, num_temperatures=10)
+        return dvae.DiscreteVAE(dvae.estimators.REBAR(), prior=prior, num_pixels=16, num_latents=6, seed=seed, compile=False)
+
+    def trained(module):
+        pl.Trainer(max_steps=12, enable_checkpointing=False, limit_val_batches=1, **QUIET).fit(module, data())
+        return module
+
+    first, alone = trained(dvae.Replicas([made(0), made(1)])).models[0], trained(made(0))
+    assert torch.equal(first.prior.chains, alone.prior.chains)
+    torch.testing.assert_close(first.prior.weight, alone.prior.weight)
+    torch.testing.assert_close(first.prior.log_partition, alone.prior.log_partition)
+
+
 def test_evaluation_measures_the_constant_and_leaves_the_model_as_it_was(data):
     model, _ = fitted(data(), 12)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
