@@ -38,6 +38,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
 
     import torch
 
+    from dvae.training.callbacks import ProgressBar
     from dvae.training.checkpoints import Checkpoint, DurableCheckpointIO
     from dvae.training.record import with_prior
 
@@ -58,6 +59,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
         patience=args.patience,
         seed=args.seed,
         logger=table,
+        callbacks=[ProgressBar(refresh_rate=50)],
         accelerator=args.accelerator,
         log_every_n_steps=min(200, args.max_steps),
     )
@@ -91,4 +93,4 @@ def _data(content: Any, given: str | None, trust: bool) -> Any:
 def _name(path: Path, prior: str) -> str:
     """The checkpoint's run's, and the prior's."""
     folders = [part for part in path.absolute().parts[:-1] if part != "checkpoints" and not part.startswith("version_")]
-    return f"{folders[-1]}_{prior.rpartition('.')[2].lower()}"
+    return f"{folders[-1]}_then_{prior.rpartition('.')[2].lower()}"

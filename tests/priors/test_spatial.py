@@ -1,12 +1,14 @@
 """The autoregressive prior of codes on a grid: causal, for grids of every size, and part of a spatial model."""
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 import dvae
 from dvae import InputError
 from dvae.latents import Bernoulli, Spec
 from dvae.priors import SpatialAutoregressive
+from dvae.training.checkpoints import load_model
 
 
 @pytest.fixture
@@ -56,6 +58,19 @@ def test_one_model_is_for_images_of_every_size():
     assert model.at((1, 6, 8)).sample(3).shape == (3, 48)
     assert model.elbo(torch.zeros(2, 1, 6, 8)).shape == (2,)
     assert model.sample(3).shape == (3, 16)
+
+
+def test_it_is_trained_with_the_model_and_comes_back_from_a_checkpoint(tmp_path):
+    images = (torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    model = spatial_model(SpatialAutoregressive(width=8, heads=2))
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False}
+    trainer = pl.Trainer(max_steps=5, accelerator="cpu", **quiet)
+    trainer.fit(model, dvae.data.ArrayData(images, batch_size=5))
+    assert model.prior.within.direct.weight.abs().max() > 0
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    loaded, _ = load_model(tmp_path / "model.ckpt")
+    b = torch.ones(8)
+    assert torch.equal(loaded.prior().log_prob(b), model.prior().log_prob(b))
 
 
 def test_what_it_is_not_for_is_refused():
