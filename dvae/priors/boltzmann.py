@@ -100,8 +100,9 @@ class BoltzmannMachine(Prior):
         self.bias = nn.Parameter(torch.zeros(latent.num_features))
         self.weight = nn.Parameter(torch.zeros(halves[0].num_features, halves[1].num_features))
         uniform = latent(torch.zeros(latent.num_logits))
-        # The gradient's, and those that follow log Z.
-        self.register_buffer("chains", uniform.sample(2, self.num_chains))
+        # The gradient's, and those that follow log Z. Named before they take memory: a damaged file may ask for any number.
+        self.register_buffer("chains", torch.zeros(()).expand(2, self.num_chains, *latent.sample_shape))
+        self.chains = uniform.sample(2, self.num_chains)
         self.register_buffer("log_partition", torch.tensor(latent.num_variables * math.log(latent.num_values or 1)))
         self.register_buffer("log_partition_error", torch.zeros(()))
         # The parameters that log_partition is of.
