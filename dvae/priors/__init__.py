@@ -55,6 +55,9 @@ test images, in nats.
 The codes are the same, and the ELBO differs by the KL: refitted, the factorial prior stays where it was, for it is the mean of the
 codes already, and 13 nats of its KL are what the bits of a code know of each other.
 
+Jointly a machine gains more, for the codes become such as it likes: after 10,000 of the same steps with `--config boltzmann` the
+ELBO of 1,000 validation images is -116.0 and their 100-sample bound -108.9, where the factorial prior's are -134.0 and -121.2.
+
 ![Samples of one decoder with three priors: factorial, restricted Boltzmann machine, autoregressive](../../.github/priors.png)
 
 # log Z
