@@ -5,7 +5,7 @@ help is that function's docstring; `dvae help COMMAND` lists them, and `dvae com
 
 `dvae fit` is a LightningCLI. It reads `configs/base.yaml`, then `--config` files in their order, then flags. A model and an
 estimator are files of their own, `--config configs/model/l1.yaml --config configs/estimator/relax.yaml`, or for short `--config l1
---config relax`.
+--config relax`; a prior that is not factorial is a third, `--config autoregressive`.
 
 A wrong input ends in one sentence and a non-zero exit status, and leaves no half-written file.
 """
@@ -26,6 +26,7 @@ COMMANDS = {
     "validate": "measure a checkpoint on its validation set, with Lightning",
     "test": "measure a checkpoint on its test set, with Lightning",
     "predict": "the codes of a data set, with Lightning: on several devices, by batches",
+    "fit-prior": "fit another prior on a checkpoint's codes, its networks as they are",
     "compare": "train models with several estimators and seeds, evaluate them, one table and one plot",
     "evaluate": "ELBO, importance-weighted bound and more of a checkpoint, with error bars",
     "sample": "PNG grids of samples from the prior and of reconstructions",
@@ -90,7 +91,7 @@ def _run(command: str, arguments: list[str]) -> int:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        module = importlib.import_module(f"dvae.cli.{'fit' if command in _IN_FIT else command}")
+        module = importlib.import_module(f"dvae.cli.{'fit' if command in _IN_FIT else command.replace('-', '_')}")
         return module.main(command, arguments)
     except Interrupted as stop:
         from dvae.cli.fit import is_first_process

@@ -19,7 +19,7 @@ __all__ = ["MODE", "ConfigFile", "current", "find_config", "given", "run_name"]
 MODE = "dvae"
 """jsonargparse's name for the way that configs are read here."""
 
-_SHELVES = ("", "model", "estimator")
+_SHELVES = ("", "model", "estimator", "prior")
 
 # Texts up to this length cannot hold enough to take long.
 _SHORT = 1000

@@ -139,7 +139,7 @@ class _CLI(LightningCLI):
         parser = self.parser_class(dump_header=[f"pytorch_lightning=={version('pytorch_lightning')}"], **kwargs)
         text = (
             "a YAML file, given once or more; l1, relax and so on name the package's own, of configs/model (l1, l2, nl1, "
-            "categorical, conv, photos, words) and configs/estimator: --config l1 --config relax"
+            "categorical, conv, photos, words), configs/estimator and configs/prior: --config l1 --config relax"
         )
         parser.add_argument("-c", "--config", action=configs.ConfigFile, help=text)
         return parser
@@ -218,6 +218,7 @@ class _CLI(LightningCLI):
         free = resume.FREE_IN_TRAINING if fits else resume.FREE_IN_MEASURING
         model = resume.model_config(self.checkpoint, config.model.as_dict(), self.given, free, config.trust)
         if fits:
+            resume.require_optimizer(self.checkpoint)
             resume.require_something_to_do(self.checkpoint, config.trainer.max_steps)
         known: dict[str, Any] = {"model": configs.current(model)}
         data = record.data_of(self.checkpoint.content)

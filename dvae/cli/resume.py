@@ -16,7 +16,15 @@ from dvae.training.checkpoints import Checkpoint, previous_checkpoint, read_chec
 from dvae.training.module import DiscreteVAE
 from dvae.training.sweep import Replicas
 
-__all__ = ["model_config", "open_resumable", "replicas_of", "require_size", "require_something_to_do", "resume_command"]
+__all__ = [
+    "model_config",
+    "open_resumable",
+    "replicas_of",
+    "require_optimizer",
+    "require_size",
+    "require_something_to_do",
+    "resume_command",
+]
 
 # What may be set anew: it changes no number of a training run, or is about the measuring alone.
 FREE_IN_TRAINING = frozenset({"compile", "steps_per_execution", "val_num_samples"})
@@ -42,6 +50,15 @@ def open_resumable(path: Path, resume_command: Any) -> Checkpoint:
         except InputError:
             raise error from None
         raise InputError(f"{error}; the one before it is whole, go on from it with: {resume_command(previous)}") from None
+
+
+def require_optimizer(checkpoint: Checkpoint) -> None:
+    """An InputError where a checkpoint holds no state of an optimizer to go on with."""
+    if "optimizer_states" not in checkpoint.content:
+        raise InputError(
+            f"ckpt_path: {checkpoint.path} holds a model alone, whose prior was fitted afterwards, and no optimizer to go on with: "
+            f"start from its weights with --init_from {checkpoint.path}"
+        )
 
 
 def require_something_to_do(checkpoint: Checkpoint, max_steps: int | None) -> None:

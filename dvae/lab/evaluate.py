@@ -55,6 +55,8 @@ class Evaluation(NamedTuple):
         reconstructions, in the features that were asked for.
     psnr, ssim: of images of more than two levels, decibels and at most 1: how alike they are to their reconstructions from one
         sampled code; None for other data (ssim also for images of fewer than 11 pixels a side).
+    log_partition: log Z of a prior that is known up to it, nats, with the error of its estimate, which ELBO and bound share; else
+        None.
     is_density: whether the likelihood is one of real values, whose ELBO is a logarithm of a density and depends on their unit.
     log_variance_logits, log_variance_encoder: see :func:`dvae.metrics.log_gradient_variance`; on one batch of training size. Not a
         number for images of another size than the model's, where an estimator's network is for that alone.
@@ -83,6 +85,7 @@ class Evaluation(NamedTuple):
     bit_information: list[float] | None = None
     frechet_samples: float | None = None
     frechet_reconstructions: float | None = None
+    log_partition: Mean | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -122,6 +125,7 @@ class Evaluation(NamedTuple):
                 else [("SSIM of reconstructions", f"{self.ssim.mean:.4f}", f"{self.ssim.standard_error:.4f}")]
             ),
             *self._distances(),
+            *([] if self.log_partition is None else [nats("log Z of the prior", self.log_partition)]),
             ("log-variance of the gradient: logits", f"{self.log_variance_logits:.2f}", ""),
             ("log-variance of the gradient: encoder", f"{self.log_variance_encoder:.2f}", ""),
             *([] if self.train_elbo is None else [(self._name_of_train_elbo, f"{self.train_elbo:.2f}", "")]),
@@ -234,6 +238,7 @@ def _measured(
     features: nn.Module | str | None,
     progress: Callable[[int, int | None], None] | None,
 ) -> Evaluation:
+    model.prior.normalize(torch.Generator(model.device).manual_seed(seed))
     own, model = model, sized_for(model, examples)
     generator = torch.Generator(model.device).manual_seed(seed)
     elbo, bound, reconstruction, kl = (MeanWithError().to(model.device) for _ in range(4))
@@ -301,6 +306,7 @@ def _measured(
         ssim=likeness.of("ssim"),
         frechet_samples=distances[0],
         frechet_reconstructions=distances[1],
+        log_partition=None if model.prior.log_constant is None else Mean(*model.prior.log_constant),
     )
 
 
@@ -372,13 +378,19 @@ def open_model(
 
 @contextmanager
 def _left_as_it_was(model: Any) -> Iterator[None]:
-    """Puts a model of the caller's back on its device and into its mode."""
-    before = (model.device, model.training) if isinstance(model, VAE) else None
+    """Puts a model of the caller's back on its device and into its mode, and its prior's constant to what it was."""
+    if not isinstance(model, VAE):
+        yield
+        return
+    device, training = model.device, model.training
+    buffers = {name: buffer.clone() for name, buffer in model.prior.named_buffers()}
     try:
         yield
     finally:
-        if before is not None:
-            model.to(before[0]).train(before[1])
+        model.to(device).train(training)
+        with torch.no_grad():
+            for name, buffer in model.prior.named_buffers():
+                buffer.copy_(buffers[name])
 
 
 def sized_for(model: VAE, examples: Examples) -> VAE:

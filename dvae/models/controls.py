@@ -126,8 +126,8 @@ class Controls(Module):
         """
         if self._kl_balance is None:
             return terms
-        prior, share = self.prior(), self._kl_balance
-        change = share * top.detach().kl(prior) + (1 - share) * top.kl(frozen(self.prior)()) - top.kl(prior)
+        prior, share = self.prior, self._kl_balance
+        change = share * prior.kl(top.detach()) + (1 - share) * frozen(prior, type(prior).kl)(top) - prior.kl(top)
         return terms._replace(kl=terms.kl + (change - change.detach()))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

@@ -45,7 +45,8 @@ class Spatial(Controls):
 
     A model of one layer is spatial where encoder, decoder and prior each have a ``grid``, an attribute (H', W'), and compute for
     any that it is set to: :class:`dvae.networks.ResidualEncoder`, :class:`dvae.networks.ResidualDecoder` and
-    :class:`dvae.priors.SpatialFactorial`. Then the data's mean is one number for each channel.
+    :class:`dvae.priors.SpatialFactorial` or :class:`dvae.priors.SpatialAutoregressive`. Then the data's mean is one number for each
+    channel.
     """
 
     latent: Spec
@@ -101,7 +102,7 @@ class Spatial(Controls):
         if self.grid is None or self.image_shape is None or getattr(self.prior, "grid", None) is None:
             raise InputError(
                 f"x must be {self.num_pixels} values per example, for the model is for one size alone, got {image_shape}: one for "
-                "every size has ResidualEncoder, ResidualDecoder and SpatialFactorial"
+                "every size has ResidualEncoder, ResidualDecoder and SpatialFactorial or SpatialAutoregressive"
             )
         if any(parameter.numel() % self.num_pixels == 0 for parameter in self.likelihood.parameters()):
             raise InputError(

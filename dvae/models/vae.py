@@ -135,7 +135,6 @@ class VAE(Spatial):
         self._made_for = num_pixels
         self.kl, self._direct_gradient = kl, direct_gradient
         self.latent = Spec.of(latent, num_latents, num_classes)
-        self._require_closed_kl(kl == "analytic", free_bits is not None, kl_balance is not None)
         # The estimator first, then from the pixels up: as they would be made before they are handed over, from the same seed.
         first = RELAX() if estimator is None else instantiate(estimator, GradientEstimator, "estimator")
         self.likelihood = Bernoulli() if likelihood is None else instantiate(likelihood, Likelihood, "likelihood")
@@ -147,6 +146,7 @@ class VAE(Spatial):
         default = Factorial if self.grid is None else SpatialFactorial
         self.prior = default() if prior is None else instantiate(prior, Prior, "prior")
         self.prior.build(self.latent)
+        self._require_closed_kl(kl == "analytic", free_bits is not None, kl_balance is not None)
         self.estimators: Sequence[GradientEstimator] = self._of_each_layer(first)  # type: ignore[assignment]
         self.register_buffer("mean", torch.full((num_pixels,), 0.5))
         self.register_buffer("output_bias", torch.zeros(num_pixels * self.likelihood.outputs_per_pixel))
@@ -155,9 +155,10 @@ class VAE(Spatial):
 
     def _require_closed_kl(self, *asked: bool) -> None:
         family = self.latent.family
+        without = f"{family.__name__} latents do" if not family.closed_kl else f"the prior {type(self.prior).__name__} does"
         for name, is_asked in zip(("kl='analytic'", "free_bits", "kl_balance"), asked, strict=True):
-            if is_asked and not family.closed_kl:
-                raise InputError(f"{name} needs the KL in closed form, which {family.__name__} latents do not have: leave it out")
+            if is_asked and not (family.closed_kl and self.prior.closed_kl):
+                raise InputError(f"{name} needs the KL in closed form, which {without} not have: leave it out")
 
     @property
     def direct_gradient(self) -> bool:
@@ -206,6 +207,21 @@ class VAE(Spatial):
         estimators = self._of_each_layer(first)
         self.record_argument("estimator", first)
         self.estimators = estimators.to(self.mean).train(self.training)  # type: ignore[assignment]
+
+    def replace_prior(self, prior: Prior) -> None:
+        """Have another prior from here on, which was built for these latents.
+
+        Raises:
+            InputError: the model's ``kl``, ``free_bits`` or ``kl_balance`` needs a KL that it does not have; or the model's class
+                does not take a prior.
+        """
+        old, self.prior = self.prior, prior.to(self.mean)
+        try:
+            self._require_closed_kl(self.kl == "analytic", self.free_bits is not None, self.kl_balance is not None)
+            self.record_argument("prior", prior)
+        except InputError:
+            self.prior = old
+            raise
 
     def _of_each_layer(self, first: GradientEstimator) -> nn.ModuleList:
         first.require_support(self.latent.family)
@@ -277,7 +293,7 @@ class VAE(Spatial):
             if not analytic:
                 divergence = divergence + layer.log_q - prior.log_prob(layer.sample)
             elif index == self.num_layers - 1:
-                divergence = divergence + layer.q.kl(prior)
+                divergence = divergence + self.prior.kl(layer.q)
             else:
                 # The prior of a lower layer depends on the layer above it, which depends on this sample: only q's part is closed.
                 divergence = divergence - layer.q.entropy() - prior.log_prob(layer.sample)
@@ -300,7 +316,8 @@ class VAE(Spatial):
     def noise(self, batch_size: int, *, num_samples: int | None = None, generator: torch.Generator | None = None) -> list[Tensor]:
         """Uniforms for :meth:`rollout`, [num_noise, K, batch_size, *sample_shape] for each layer, drawn anew.
 
-        Training takes :meth:`training_noise` instead.
+        The last are the prior's, of its :attr:`dvae.priors.Prior.noise_shape`, where it has samples to move on. Training takes
+        :meth:`training_noise` instead.
         """
         dtype, device = self._noise_dtype, self.mean.device
         shapes = self._noise_shapes(batch_size, num_samples)
@@ -327,7 +344,9 @@ class VAE(Spatial):
             (estimator.num_noise, estimator.num_samples) if num_samples is None else (1, num_samples)
             for estimator in self.estimators
         ]
-        return [(*numbers, batch_size, *self.latent.sample_shape) for numbers in of_each]
+        of_layers = [(*numbers, batch_size, *self.latent.sample_shape) for numbers in of_each]
+        of_prior = self.prior.noise_shape if num_samples is None else None
+        return of_layers if of_prior is None else [*of_layers, of_prior]
 
     @property
     def _noise_dtype(self) -> torch.dtype:

@@ -88,6 +88,7 @@ the training set: that is what the test's bits per dimension say.
 
 from dvae.networks.convolutional import ConvDecoder, ConvEncoder
 from dvae.networks.dense import MLP, Linear, dense
+from dvae.networks.masked import MaskedMLP
 from dvae.networks.spatial import ResidualDecoder, ResidualEncoder, SpatialSurrogate
 from dvae.networks.surrogate import SurrogateNetwork
 
@@ -96,6 +97,7 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "Linear",
+    "MaskedMLP",
     "ResidualDecoder",
     "ResidualEncoder",
     "SpatialSurrogate",

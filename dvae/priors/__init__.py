@@ -1,7 +1,7 @@
-"""Distributions of the top layer's code, p(b).
+r"""Distributions of the top layer's code, p(b).
 
-The one idea: a prior is a module whose `forward` returns a distribution over b, with `log_prob`, which also takes relaxed b,
-`sample` and `kl`; a family of `dvae.latents` is such a distribution. The model never asks for a prior's class.
+The one idea: a prior is a module whose `forward` returns a distribution over b, with `log_prob`, which also takes relaxed b, and
+`sample`; a family of `dvae.latents` is such a distribution. The model never asks for a prior's class.
 
     >>> class Fixed(dvae.priors.Prior):
     ...     def build(self, latent):
@@ -10,9 +10,68 @@ The one idea: a prior is a module whose `forward` returns a distribution over b,
     ...         return self.latent(torch.zeros(self.latent.num_logits))
     >>> dvae.VAE(num_pixels=6, num_latents=4, prior=Fixed()).sample(2).shape
     torch.Size([2, 6])
+
+| prior | of | the latents depend on each other by | KL |
+|---|---|---|---|
+| `Factorial` | all | nothing | closed |
+| `SpatialFactorial` | codes on a grid | nothing; the same logits at each place | closed |
+| `Autoregressive` | bits, classes | a masked network, each on those before it | sampled |
+| `SpatialAutoregressive` | bits, classes on a grid | a causal transformer over places | sampled |
+| `BoltzmannMachine` | bits, classes | couplings of one half with the other | closed, up to log Z |
+
+# Relaxed codes
+
+REBAR and RELAX differentiate f at a relaxed code, and f has log p(b) in it. It must be continuous there: what jumps where a latent
+changes its value is not in a reparameterized gradient, and the estimate is biased. So the autoregressive priors take each latent's
+logits from the *relaxed* latents before it, and the machine its energy at the relaxed code. The certificate of the whole step
+(`dvae.lab.certify.certify_model`) passes them, and rejects the same priors with the hard code in its place
+(`tests/lab/test_certify_priors.py`).
+
+# Jointly, or afterwards
+
+Trained jointly, the prior is a part of theta: `--config autoregressive`, `--config boltzmann` or `--model.prior CLASS`. Afterwards,
+`dvae fit-prior` fits one to the codes of a trained model, whose encoder and decoder stay as they are, and writes a checkpoint of
+its own, which all commands take; in Python it is `dvae.training.afterwards.fit_prior`.
+
+```bash
+dvae fit --config l1 --config rebar --config autoregressive --trainer.max_steps 20
+dvae fit --config l1 --config rebar --trainer.max_steps 20
+dvae fit-prior runs/l1_rebar --prior autoregressive --max_steps 20
+dvae evaluate runs/l1_rebar_then_autoregressive --num_samples 5
+dvae sample runs/l1_rebar_then_autoregressive
+```
+
+The linear model L1 after 20,000 compiled steps of REBAR on the bundled MNIST (`--config l1 --config rebar --trainer.max_steps 20000
+--model.direct_gradient true`), and priors fitted to its codes (`--max_steps 10000`): `dvae evaluate --num_samples 20` on the 10,000
+test images, in nats.
+
+| prior | when | ELBO | reconstruction | KL | bound, 20 samples |
+|---|---|---|---|---|---|
+| `Factorial` | jointly | -128.35 ± .28 | -90.04 ± .22 | 38.31 ± .08 | -118.68 ± .26 |
+| `Factorial` | afterwards | -128.35 ± .28 | -90.04 ± .22 | 38.31 ± .08 | -118.68 ± .26 |
+| `BoltzmannMachine` | afterwards | -121.95 ± .27 | -90.04 ± .22 | 31.91 ± .06 | -112.67 ± .25 |
+| `Autoregressive` | afterwards | -115.21 ± .27 | -90.04 ± .22 | 25.17 ± .06 | -106.45 ± .26 |
+
+The codes are the same, and the ELBO differs by the KL: refitted, the factorial prior stays where it was, for it is the mean of the
+codes already, and 13 nats of its KL are what the bits of a code know of each other.
+
+Jointly a machine gains more, for the codes become such as it likes: after 10,000 of the same steps with `--config boltzmann` the
+ELBO of 1,000 validation images is -116.0 and their 100-sample bound -108.9, where the factorial prior's are -134.0 and -121.2.
+
+![Samples of one decoder with three priors: factorial, restricted Boltzmann machine, autoregressive](../../.github/priors.png)
+
+# log Z
+
+A `BoltzmannMachine` is known up to its constant Z. Validation and `dvae evaluate` measure it, by annealed importance sampling or,
+where one half of the code has at most 4,096 states, by a sum; `dvae evaluate` prints it with its standard error, which the ELBO
+and the bound share. An annealed log Z is too small rather than too large, and the ELBO then too large, by about half the square of
+that error. The encoder's gradient needs no Z, and the machine's own comes from persistent chains, which are in the checkpoint.
 """
 
+from dvae.priors.autoregressive import Autoregressive
 from dvae.priors.base import Prior
+from dvae.priors.boltzmann import BoltzmannMachine
 from dvae.priors.factorial import Factorial, SpatialFactorial
+from dvae.priors.spatial import SpatialAutoregressive
 
-__all__ = ["Factorial", "Prior", "SpatialFactorial"]
+__all__ = ["Autoregressive", "BoltzmannMachine", "Factorial", "Prior", "SpatialAutoregressive", "SpatialFactorial"]

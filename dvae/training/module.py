@@ -28,8 +28,8 @@ from dvae.training.step import StepOutput, step_loss
 
 __all__ = ["DiscreteVAE"]
 
-# Separates the noise of validation from the noise of training under one seed.
-_TRAIN, _VALIDATE = 0, 1
+# Separates the noise of validation, and of a prior's constant, from the noise of training under one seed.
+_TRAIN, _VALIDATE, _NORMALIZE = 0, 1, 2
 # Updates from which on compiling, some ten seconds, is won back.
 _WORTH_COMPILING = 10_000
 
@@ -283,6 +283,13 @@ class DiscreteVAE(VAE, Training):
         super().keep_direct_gradient()
         self.save_hyperparameters(self.config["init_args"])
 
+    def replace_prior(self, prior: Prior) -> None:
+        """As in :class:`dvae.models.VAE`; an InputError in the middle of a fit, whose optimizer has the old one's parameters."""
+        if lightning.is_fitted(self):
+            raise InputError("prior cannot be replaced in the middle of a fit: do so before Trainer.fit or after it")
+        super().replace_prior(prior)
+        self.save_hyperparameters(self.config["init_args"])
+
     def noise_stream(self, rank: int) -> int:
         """Where the training noise of one process comes from; see :meth:`dvae.models.VAE.training_noise`."""
         return noise_stream(self.seed, _TRAIN, rank)
@@ -301,6 +308,8 @@ class DiscreteVAE(VAE, Training):
 
     def measure(self, x: Tensor, rank: int, batch_idx: int) -> None:
         """Add a validation batch to what :meth:`start_metrics` made."""
+        if batch_idx == 0:
+            self.prior.normalize(self._seeded(_NORMALIZE))
         layers = self.sample_layers(x, self.val_num_samples, self._seeded(_VALIDATE, rank, batch_idx))
         weights = self.terms(self.check_input(x), layers, kl="sampled").elbo
         self.val_elbo.update(weights.mean(0))

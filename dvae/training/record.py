@@ -26,6 +26,7 @@ from dvae.networks import ConvDecoder, ConvEncoder
 from dvae.training import lightning
 
 if TYPE_CHECKING:
+    from dvae.models import VAE
     from dvae.training.module import DiscreteVAE
     from dvae.training.run import Training
     from dvae.training.sweep import Replicas
@@ -41,6 +42,7 @@ __all__ = [
     "settings_of",
     "train_elbo_of",
     "upgraded",
+    "with_prior",
 ]
 
 _FORMAT = 3
@@ -119,6 +121,24 @@ def _say_relu(config: dict[Any, Any]) -> None:
         and isinstance(arguments, dict)
     ):
         config["init_args"] = {"activation": "relu", **arguments}
+
+
+def with_prior(checkpoint: Mapping[str, Any], model: VAE) -> dict[str, Any]:
+    """A checkpoint of one model with another prior, to measure and to start from: without what a run needs to go on.
+
+    Arguments:
+        checkpoint: of one model.
+        model: the same, with that prior.
+    """
+    others = {name: tensor for name, tensor in checkpoint["state_dict"].items() if not name.startswith("prior.")}
+    prior = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("prior.")}
+    left_out = ("optimizer_states", "lr_schedulers", "callbacks", "loops")
+    return {
+        **{name: value for name, value in checkpoint.items() if name not in left_out},
+        "state_dict": {**others, **{name: tensor.cpu() for name, tensor in prior.items()}},
+        "hyper_parameters": {**checkpoint["hyper_parameters"], "prior": model.prior.config},
+        "dvae": {**checkpoint["dvae"], "train_elbo": None, "running": {}, "num_running": 0},
+    }
 
 
 # Writing and reading a run

@@ -43,11 +43,13 @@ def step_loss(model: VAE, x: Tensor, noise: Sequence[Tensor]) -> StepOutput:
     Arguments:
         model: encoder, decoder, prior (theta) and one estimator per stochastic layer (phi).
         x: batch [B, num_pixels].
-        noise: for each layer, uniforms [num_noise, K, B, D].
+        noise: for each layer, uniforms [num_noise, K, B, D]; then the prior's, where it has samples to move on.
 
     Raises:
         InputError: an estimator and the model do not fit; see :meth:`dvae.estimators.GradientEstimator.estimate`.
     """
+    if model.training and len(noise) > model.num_layers:
+        model.prior.advance(noise[model.num_layers])
     layers = model.rollout(x, noise)
     terms = model.balanced(model.terms(x, [layer._replace(direct=model.direct_gradient) for layer in layers]), layers[-1].q)
     # One evaluation of f at the hard samples is the value of every layer's draw.

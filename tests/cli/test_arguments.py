@@ -93,7 +93,7 @@ def test_help_of_fit_is_short_and_lists_the_models_arguments(monkeypatch):
 
 def test_every_command_is_a_file_that_has_a_main():
     for command in COMMANDS:
-        name = "fit" if command in ("validate", "test", "predict") else command
+        name = "fit" if command in ("validate", "test", "predict") else command.replace("-", "_")
         assert callable(importlib.import_module(f"dvae.cli.{name}").main)
 
 

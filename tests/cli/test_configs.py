@@ -30,6 +30,16 @@ def test_every_pair_trains_a_step(model, estimator, tmp_path, monkeypatch):
     assert (version / "checkpoints" / "best.ckpt").is_file()
 
 
+@pytest.mark.parametrize("prior", sorted(path.stem for path in (CONFIGS / "prior").glob("*.yaml")))
+def test_every_prior_trains_a_step(prior, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ["--trainer.max_steps=1", "--trainer.limit_val_batches=1", "--model.val_num_samples=2", "--without=VarianceMonitor"]
+    flags = ["--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", *small]
+    quick = ["--model.prior.num_temperatures=10"] if prior == "boltzmann" else []
+    assert main(["fit", "--config=l1", "--config=loo", f"--config={prior}", *flags, *quick]) == 0
+    assert (tmp_path / "runs" / f"l1_loo_{prior}" / "version_0" / "checkpoints" / "best.ckpt").is_file()
+
+
 def test_the_papers_models_and_estimators_are_there():
     assert set(MODELS) >= {"l1", "l2", "nl1", "categorical", "conv", "photos", "spatial", "words"}
     assert set(ESTIMATORS) >= {"reinforce", "rebar", "relax", "loo"}

@@ -22,12 +22,20 @@ SPECS = [replace(family.example(4), grid=(2, 1)) for family in FAMILIES if issub
 @pytest.fixture(params=CLASSES, ids=lambda cls: cls.__name__)
 def prior(request, spec) -> Prior:
     prior = request.param()
-    prior.build(spec)
+    try:
+        prior.build(spec)
+    except InputError as error:
+        if "is for Bernoulli and Categorical latents" not in str(error):
+            raise
+        pytest.skip(str(error))
     prior.double()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in prior.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+            # So large that no state is certain.
+            scale = parameter.shape[-1] ** -0.5 if parameter.dim() > 1 else 1.0
+            parameter.copy_(scale * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    prior.normalize()
     return prior
 
 
@@ -46,24 +54,28 @@ def test_probabilities_of_all_states_sum_to_one(prior, spec):
 
 
 def test_states_are_sampled_as_often_as_they_are_probable(prior, spec):
-    states, count = states_of(spec).flatten(1), 200_000
+    states, count = states_of(spec).flatten(1), 40_000
     samples = prior().sample(count, generator=torch.Generator().manual_seed(1))
     assert samples.shape == (count, *spec.sample_shape)
     probs = prior().log_prob(states_of(spec)).exp()
     seen = (torch.cdist(samples.flatten(1), states) < 0.1).double().mean(0)
     z = (seen - probs) / (probs * (1 - probs) / count).sqrt()
     assert z.abs().max() < 4.5
+    often = probs * count > 10
+    chi_square = (count * (seen - probs).square() / probs)[often].sum()
+    freedom = int(often.sum()) - 1
+    assert (chi_square - freedom) / (2 * freedom) ** 0.5 < 4
 
 
 def test_the_divergence_is_the_enumerated_one(prior, spec):
-    if issubclass(spec.family, PlackettLuce):
-        pytest.skip("orders have no divergence in closed form")
+    if issubclass(spec.family, PlackettLuce) or not prior.closed_kl:
+        pytest.skip("it is not known in closed form")
     generator = torch.Generator().manual_seed(2)
     q = spec(torch.randn(1, spec.num_logits, generator=generator, dtype=torch.float64))
     states = states_of(spec)[:, None]
     log_q = q.log_prob(states)
     expected = (log_q.exp() * (log_q - prior().log_prob(states))).sum(0)
-    torch.testing.assert_close(q.kl(prior()), expected)
+    torch.testing.assert_close(prior.kl(q), expected)
 
 
 def test_a_prior_of_other_latents_is_refused():
