@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,15 +16,27 @@ from dvae.data import Examples, data_module, examples_of
 from dvae.data.source import is_loader
 from dvae.errors import InputError
 from dvae.estimators import GradientEstimator
-from dvae.metrics import ActiveUnits, CodeEntropy, MeanWithError, psnr, ssim
-from dvae.models import VAE
+from dvae.metrics import ActiveUnits, CodeEntropy, CodeRate, MeanWithError, psnr, ssim
+from dvae.models import VAE, Autoencoder, Quantized
 from dvae.training import lightning, record
 from dvae.training.checkpoints import Checkpoint
 from dvae.training.gradient_variance import GradientVariance, log_gradient_variance
-from dvae.training.module import DiscreteVAE
+from dvae.training.single import Trainable
 
-__all__ = ["Evaluation", "Mean", "evaluate", "open_model", "pooled", "sized_for"]
+__all__ = [
+    "CodeEvaluation",
+    "Evaluation",
+    "Mean",
+    "evaluate",
+    "evaluation_of",
+    "open_autoencoder",
+    "open_model",
+    "pooled",
+    "sized_for",
+]
 
+
+A = TypeVar("A", bound=Autoencoder)
 
 # Samples are evaluated this many pixels at a time, so that memory does not grow with the number of samples.
 _MAX_PIXELS = 1 << 23
@@ -52,6 +64,9 @@ class Evaluation(NamedTuple):
         a number of values; None for continuous latents.
     psnr, ssim: of images of more than two levels, decibels and at most 1: how alike they are to their reconstructions from one
         sampled code; None for other data (ssim also for images of fewer than 11 pixels a side).
+    mse: mean squared error of a value of x, in its own unit, against the reconstruction from that code.
+    rate, symbol_perplexity: bits of that code, of the first layer, if each symbol is coded by itself, and the mean number of values
+        of a symbol in use: see :class:`dvae.metrics.CodeRate`; None for continuous latents.
     is_density: whether the likelihood is one of real values, whose ELBO is a logarithm of a density and depends on their unit.
     log_variance_logits, log_variance_encoder: see :func:`dvae.metrics.log_gradient_variance`; on one batch of training size. Not a
         number for images of another size than the model's, where an estimator's network is for that alone.
@@ -75,16 +90,18 @@ class Evaluation(NamedTuple):
     perplexity: list[float] | None = None
     psnr: Mean | None = None
     ssim: Mean | None = None
+    mse: Mean | None = None
+    rate: float | None = None
+    symbol_perplexity: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {name: value._asdict() if isinstance(value, Mean) else value for name, value in self._asdict().items()}
+        return _plain(self)
 
     @classmethod
     def of(cls, figures: Mapping[str, Any]) -> Evaluation:
         """What :meth:`as_dict` gave, back from JSON."""
-        values: dict[str, Any] = {name: Mean(**value) if isinstance(value, dict) else value for name, value in figures.items()}
-        return cls(**values)
+        return cls(**_values(figures))
 
     def rows(self) -> list[tuple[str, str, str]]:
         """(quantity, value, standard error) as text, for a table."""
@@ -106,12 +123,7 @@ class Evaluation(NamedTuple):
             *([] if self.bits_per_dimension is None else [bits(self.bits_per_dimension)]),
             (f"active units (of {self.num_latents} a layer)", ", ".join(map(str, self.active_units)), ""),
             *([] if self.code_entropy is None or self.perplexity is None else [self._code(self.code_entropy, self.perplexity)]),
-            *([] if self.psnr is None else [("PSNR of reconstructions (dB)", *_two_digits(self.psnr))]),
-            *(
-                []
-                if self.ssim is None
-                else [("SSIM of reconstructions", f"{self.ssim.mean:.4f}", f"{self.ssim.standard_error:.4f}")]
-            ),
+            *_rows_of_code(self),
             ("log-variance of the gradient: logits", f"{self.log_variance_logits:.2f}", ""),
             ("log-variance of the gradient: encoder", f"{self.log_variance_encoder:.2f}", ""),
             *([] if self.train_elbo is None else [(self._name_of_train_elbo, f"{self.train_elbo:.2f}", "")]),
@@ -133,11 +145,68 @@ class Evaluation(NamedTuple):
         return f"training {'ELBO' if self.is_bound else 'cross-entropy objective'}, last logged (nats)"
 
 
+class CodeEvaluation(NamedTuple):
+    """What :func:`evaluate` measured of a quantised autoencoder, whose code has no distribution and no bound.
+
+    reconstruction: log p(x | code), mean over examples, nats.
+    num_latents: vectors of an example.
+    num_values: values that each may have.
+    mse, psnr, ssim, rate, symbol_perplexity: as in :class:`Evaluation`.
+    """
+
+    num_examples: int
+    reconstruction: Mean
+    num_latents: int
+    num_values: int
+    mse: Mean
+    rate: float
+    symbol_perplexity: float
+    psnr: Mean | None = None
+    ssim: Mean | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return _plain(self)
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """(quantity, value, standard error) as text, for a table."""
+        return [("reconstruction (nats)", *_two_digits(self.reconstruction)), *_rows_of_code(self)]
+
+
+def evaluation_of(figures: Mapping[str, Any]) -> Evaluation | CodeEvaluation:
+    """What ``as_dict`` of an evaluation gave, back from JSON."""
+    return Evaluation.of(figures) if "elbo" in figures else CodeEvaluation(**_values(figures))
+
+
+def _values(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: Mean(**value) if isinstance(value, dict) else value for name, value in figures.items()}
+
+
+def _plain(evaluation: Evaluation | CodeEvaluation) -> dict[str, Any]:
+    return {name: value._asdict() if isinstance(value, Mean) else value for name, value in evaluation._asdict().items()}
+
+
+def _rows_of_code(evaluation: Evaluation | CodeEvaluation) -> list[tuple[str, str, str]]:
+    """The rate of a code and its distortion."""
+    rows = []
+    if evaluation.rate is not None:
+        rows.append(("rate of the code, symbol by symbol (bits)", f"{evaluation.rate:.2f}", ""))
+        rows.append(("  values of a symbol in use (perplexity)", f"{evaluation.symbol_perplexity:.2f}", ""))
+    if evaluation.mse is not None:
+        mse, error = evaluation.mse
+        rows.append(("mean squared error of reconstructions", f"{mse:.4g}", f"{error:.2g}"))
+    if evaluation.psnr is not None:
+        rows.append(("PSNR of reconstructions (dB)", *_two_digits(evaluation.psnr)))
+    if evaluation.ssim is not None:
+        rows.append(("SSIM of reconstructions", f"{evaluation.ssim.mean:.4f}", f"{evaluation.ssim.standard_error:.4f}"))
+    return rows
+
+
 def _two_digits(value: Mean) -> tuple[str, str]:
     return f"{value.mean:.2f}", f"{value.standard_error:.2f}"
 
 
-def pooled(evaluations: Sequence[Evaluation]) -> dict[str, Mean]:
+def pooled(evaluations: Sequence[Evaluation | CodeEvaluation]) -> dict[str, Mean]:
     """The mean over models, such as replicas, of each figure that is one number; the standard error is between models."""
     figures = {}
     for name in (
@@ -148,17 +217,23 @@ def pooled(evaluations: Sequence[Evaluation]) -> dict[str, Mean]:
         "kl",
         "log_variance_logits",
         "log_variance_encoder",
+        "bits_per_dimension",
+        "rate",
+        "symbol_perplexity",
+        "mse",
+        "psnr",
+        "ssim",
     ):
-        values = [getattr(own, name) for own in evaluations]
-        numbers = [value.mean if isinstance(value, Mean) else value for value in values]
-        if None not in numbers:
+        values = [getattr(own, name, None) for own in evaluations]
+        numbers = [value.mean if isinstance(value, Mean) else value for value in values if value is not None]
+        if len(numbers) == len(evaluations):
             figures[name] = Mean(fmean(numbers), stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else math.nan)
     return figures
 
 
 @torch.no_grad()
 def evaluate(
-    model: VAE | Checkpoint | str | Path,
+    model: Autoencoder | Checkpoint | str | Path,
     data: Any = None,
     *,
     split: str = "test",
@@ -169,8 +244,11 @@ def evaluate(
     trust: bool = False,
     replica: int | None = None,
     progress: Callable[[int, int | None], None] | None = None,
-) -> Evaluation:
+) -> Evaluation | CodeEvaluation:
     """ELBO, importance-weighted bound and what belongs to them, with standard errors over the examples.
+
+    A quantised autoencoder has no bound and nothing random: its rate and distortion are measured, and ``num_samples``,
+    ``num_draws`` and ``seed`` have no say.
 
     Arguments:
         model: a model, which is left as it was; a checkpoint, or a folder that holds some.
@@ -191,9 +269,38 @@ def evaluate(
     if num_samples < 1:
         raise InputError(f"num_samples must be at least 1, got {num_samples}")
     with _left_as_it_was(model):
-        model, data, train_elbo = open_model(model, data, device=device, trust=trust, replica=replica)
+        model, data, train_elbo = open_autoencoder(model, data, device=device, trust=trust, replica=replica)
         examples = examples_of(data, split, input_key=getattr(model, "input_key", None), trust=trust)
-        return _measured(model, examples, train_elbo, num_samples, num_draws, seed, progress)
+        if isinstance(model, VAE):
+            return _measured(model, examples, train_elbo, num_samples, num_draws, seed, progress)
+        assert isinstance(model, Quantized)
+        return _code_measured(model, examples, progress)
+
+
+def _code_measured(model: Quantized, examples: Examples, progress: Callable[[int, int | None], None] | None) -> CodeEvaluation:
+    model = sized_for(model, examples)
+    reconstruction, likeness = MeanWithError().to(model.device), _Likeness(model, examples)
+    done = 0
+    for piece in examples.pieces(100):
+        x = model.check_input(piece.x.to(model.device))
+        quantised = model.quantize(x)
+        outputs = model.decode(quantised.values)
+        reconstruction.update(model.likelihood.log_prob(x, outputs))
+        likeness.update(x, model.likelihood.mean(outputs), quantised.code)
+        done += len(x)
+        if progress is not None:
+            progress(done, examples.count)
+    return CodeEvaluation(
+        num_examples=done,
+        reconstruction=_mean(reconstruction),
+        num_latents=model.num_latents,
+        num_values=model.quantizer.num_values,
+        mse=_mean(likeness.mse),
+        rate=likeness.of_code("rate") or 0.0,
+        symbol_perplexity=likeness.of_code("perplexity") or 0.0,
+        psnr=likeness.of("psnr"),
+        ssim=likeness.of("ssim"),
+    )
 
 
 def _measured(
@@ -224,7 +331,8 @@ def _measured(
             terms = model.terms(x, layers)
             sums += torch.stack([part.double().sum(0) for part in terms])
             if first == 0:
-                likeness.update(x, layers[0].sample[0])
+                b = layers[0].sample[0]
+                likeness.update(x, model.likelihood.mean(model.decode(b)), model.latent.code(b))
             sampled = terms if model.kl == "sampled" else model.terms(x, layers, kl="sampled")
             log_total = torch.logaddexp(log_total, torch.logsumexp(sampled.elbo.double(), 0))
         reconstruction.update(sums[0] / num_samples)
@@ -263,14 +371,24 @@ def _measured(
         perplexity=[entropy.perplexity.mean().item() for entropy in entropies] or None,
         psnr=likeness.of("psnr"),
         ssim=likeness.of("ssim"),
+        mse=_mean(likeness.mse),
+        rate=likeness.of_code("rate"),
+        symbol_perplexity=likeness.of_code("perplexity"),
     )
 
 
 class _Likeness:
-    """PSNR and SSIM of images and their reconstructions, where the data are images of more than two levels."""
+    """How alike examples and their reconstructions are, and how many bits the codes between them take.
 
-    def __init__(self, model: VAE, examples: Examples) -> None:
-        self.model, self.shape = model, examples.shape
+    PSNR and SSIM are of images of more than two levels.
+    """
+
+    def __init__(self, model: Autoencoder, examples: Examples) -> None:
+        self.shape, latent = examples.shape, model.latent
+        self.mse = MeanWithError().to(model.device)
+        self.code: CodeRate | None = None
+        if latent.num_values is not None:
+            self.code = CodeRate(latent.num_variables, latent.num_values, latent.num_per_symbol).to(model.device)
         low, high = model.likelihood.low, model.likelihood.high
         self.range = high - low
         has_levels = math.isfinite(self.range) and not (model.likelihood.whole and self.range == 1)
@@ -278,11 +396,14 @@ class _Likeness:
         is_image = len(self.shape) == 3 and self.shape[0] in (1, 3)
         self.metrics = {name: MeanWithError().to(model.device) for name in names if is_image and has_levels}
 
-    def update(self, x: Tensor, b: Tensor) -> None:
-        """x [B, num_pixels] and a sample of its code."""
+    def update(self, x: Tensor, reconstructed: Tensor, code: Tensor) -> None:
+        """x and its reconstruction [B, num_pixels], and the code of whole numbers [B, D] between them."""
+        self.mse.update((x - reconstructed).double().square().mean(-1))
+        if self.code is not None:
+            self.code.update(code)
         if not self.metrics:
             return
-        images, others = (flat.unflatten(-1, self.shape) for flat in (x, self.model.likelihood.mean(self.model.decode(b))))
+        images, others = (flat.unflatten(-1, self.shape) for flat in (x, reconstructed))
         for name, metric in self.metrics.items():
             metric.update((psnr if name == "psnr" else ssim)(images, others, self.range))
 
@@ -290,23 +411,51 @@ class _Likeness:
         """The mean over images."""
         return _mean(self.metrics[name]) if name in self.metrics else None
 
+    def of_code(self, name: str) -> float | None:
+        """The codes' rate in bits, or the perplexity of a symbol; None where they cannot be counted."""
+        if self.code is None:
+            return None
+        return (self.code.compute() if name == "rate" else self.code.perplexity).item()
+
 
 def open_model(
-    model: VAE | Checkpoint | str | Path,
+    model: Autoencoder | Checkpoint | str | Path,
     data: Any = None,
     *,
     device: str | torch.device | None = None,
     trust: bool = False,
     replica: int | None = None,
 ) -> tuple[VAE, Any, float | None]:
+    """A model with latents, as :func:`open_autoencoder` gives it.
+
+    Raises:
+        InputError: as :func:`evaluate`, or the model is quantised.
+    """
+    checkpoint = model if isinstance(model, (Autoencoder, Checkpoint)) else Checkpoint.open(model)
+    if isinstance(checkpoint, Checkpoint) and checkpoint.is_quantized:
+        checkpoint.model(replica, trust=trust)  # says so
+    found, data, train_elbo = open_autoencoder(checkpoint, data, device=device, trust=trust, replica=replica)
+    if not isinstance(found, VAE):
+        raise InputError(f"model must have latents and a gradient estimator, got {type(found).__name__}")
+    return found, data, train_elbo
+
+
+def open_autoencoder(
+    model: Autoencoder | Checkpoint | str | Path,
+    data: Any = None,
+    *,
+    device: str | torch.device | None = None,
+    trust: bool = False,
+    replica: int | None = None,
+) -> tuple[Autoencoder, Any, float | None]:
     """The model, moved to its device and in evaluation mode; its data, given or the checkpoint's; the training ELBO logged last.
 
     Raises:
         InputError: as :func:`evaluate`.
     """
     saved = train_elbo = None
-    if isinstance(model, VAE):
-        if data is None and isinstance(model, DiscreteVAE):
+    if isinstance(model, Autoencoder):
+        if data is None and isinstance(model, Trainable):
             data = lightning.data_module_of(model)
         if data is None:
             raise InputError("data must be given: the model was not trained with a data module")
@@ -314,7 +463,7 @@ def open_model(
     else:
         checkpoint = model if isinstance(model, Checkpoint) else Checkpoint.open(model)
         content = checkpoint.single(replica)
-        model = checkpoint.model(replica, trust=trust)
+        model = checkpoint.autoencoder(replica, trust=trust)
         saved, train_elbo = record.data_of(content), record.train_elbo_of(content)
         if data is None and saved is None:
             raise InputError("the checkpoint does not say what data it was trained on; pass --data (data=...)")
@@ -327,7 +476,7 @@ def open_model(
 @contextmanager
 def _left_as_it_was(model: Any) -> Iterator[None]:
     """Puts a model of the caller's back on its device and into its mode."""
-    before = (model.device, model.training) if isinstance(model, VAE) else None
+    before = (model.device, model.training) if isinstance(model, Autoencoder) else None
     try:
         yield
     finally:
@@ -335,7 +484,7 @@ def _left_as_it_was(model: Any) -> Iterator[None]:
             model.to(before[0]).train(before[1])
 
 
-def sized_for(model: VAE, examples: Examples) -> VAE:
+def sized_for(model: A, examples: Examples) -> A:
     """The model, at the examples' size where its code is on a grid; an InputError where it is not for them."""
     if model.grid is not None and len(examples.shape) == 3:
         return model.at(examples.shape)

@@ -32,6 +32,9 @@ dvae fit --model my_models.Capacity --model.capacity 20 --model.kl analytic --tr
 ```
 """
 
+from dvae.models.autoencoder import Autoencoder
+from dvae.models.quantized import Quantized
+from dvae.models.quantizers import BSQ, FSQ, LFQ, VQ, Quantizer, QuantizerOutput
 from dvae.models.vae import VAE, Layer
 
-__all__ = ["VAE", "Layer"]
+__all__ = ["BSQ", "FSQ", "LFQ", "VAE", "VQ", "Autoencoder", "Layer", "Quantized", "Quantizer", "QuantizerOutput"]
