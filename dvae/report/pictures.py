@@ -14,9 +14,9 @@ from torchvision.utils import make_grid, save_image
 
 from dvae.errors import InputError
 from dvae.files import written_whole
-from dvae.models import VAE
+from dvae.models import VAE, Autoencoder
 
-__all__ = ["image_shape_of", "reconstruction_grid", "sample_grid", "save_gif", "save_picture"]
+__all__ = ["brightness", "image_shape_of", "reconstruction_grid", "sample_grid", "save_gif", "save_picture"]
 
 _GIF_COLOURS = 64
 
@@ -41,7 +41,7 @@ def sample_grid(
 
 @torch.no_grad()
 def reconstruction_grid(
-    model: VAE,
+    model: Autoencoder,
     x: Tensor,
     image_shape: Sequence[int] | None = None,
     generator: torch.Generator | None = None,
@@ -67,10 +67,10 @@ def save_picture(picture: Tensor, path: str | Path) -> Path:
 _COLUMNS = 8
 
 
-def _grid(model: VAE, pixels: Tensor, image_shape: Sequence[int] | None) -> Tensor:
+def _grid(model: Autoencoder, pixels: Tensor, image_shape: Sequence[int] | None) -> Tensor:
     fits = image_shape is not None and math.prod(image_shape) == pixels.shape[-1]
     shape = tuple(image_shape) if image_shape is not None and fits else image_shape_of(pixels.shape[-1])
-    images = _brightness(model, pixels.float().cpu()).reshape(-1, *shape)
+    images = brightness(model, pixels.float().cpu()).reshape(-1, *shape)
     if shape[0] not in (1, 3):
         # Channels that are no colours: side by side, in grey.
         images = images.permute(0, 2, 1, 3).reshape(len(images), 1, shape[1], shape[0] * shape[2])
@@ -80,7 +80,7 @@ def _grid(model: VAE, pixels: Tensor, image_shape: Sequence[int] | None) -> Tens
     return make_grid(images, nrow=_COLUMNS, padding=4, pad_value=0.5)
 
 
-def _brightness(model: VAE, pixels: Tensor) -> Tensor:
+def brightness(model: Autoencoder, pixels: Tensor) -> Tensor:
     """Values of x in [0, 1]: by the likelihood's range, or by the picture's own where that has no end."""
     low, high = model.likelihood.low, model.likelihood.high
     low = pixels.min().item() if math.isinf(low) else low
