@@ -146,7 +146,7 @@ class _CLI(LightningCLI):
         parser = self.parser_class(dump_header=[f"pytorch_lightning=={version('pytorch_lightning')}"], **kwargs)
         text = (
             "a YAML file, given once or more; l1, relax and so on name the package's own, of configs/model (l1, l2, nl1, "
-            "categorical, conv, photos, words) and configs/estimator: --config l1 --config relax"
+            "categorical, conv, photos, spatial, spatial_fsq, words) and configs/estimator: --config l1 --config relax"
         )
         parser.add_argument("-c", "--config", action=configs.ConfigFile, help=text)
         return parser

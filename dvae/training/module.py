@@ -210,7 +210,7 @@ class DiscreteVAE(VAE, Trainable):
 
     def measure(self, x: Tensor, rank: int, batch_idx: int) -> None:
         """Add a validation batch to what :meth:`start_metrics` made."""
-        layers = self.sample_layers(x, self.val_num_samples, self.seeded(VALIDATE, rank, batch_idx))
+        layers = self.sample_layers(x, self.val_num_samples, self._seeded(VALIDATE, rank, batch_idx))
         weights = self.terms(self.check_input(x), layers, kl="sampled").elbo
         self.val_elbo.update(weights.mean(0))
         self.val_bound.update(importance_weighted_bound(weights))

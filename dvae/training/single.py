@@ -159,7 +159,7 @@ class Trainable(Autoencoder, Training):
         """The codes of a batch, see :meth:`dvae.models.VAE.codes`."""
         return self.codes(self._input(self, batch))
 
-    def seeded(self, *counters: int) -> torch.Generator:
+    def _seeded(self, *counters: int) -> torch.Generator:
         """A generator for these counters under the model's seed."""
         if self._generator is None or self._generator.device != self.mean.device:
             self._generator = torch.Generator(self.mean.device)

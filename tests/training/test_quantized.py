@@ -119,3 +119,11 @@ def test_the_commands_take_it_where_they_make_sense(run, capsys):
     assert "no prior to draw codes from" in capsys.readouterr().out
     assert main(["variance", run]) == 1
     assert "which has no bound, prior or gradient estimator" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("make", [lambda: FSQ([4, 4]), lambda: LFQ(4), lambda: VQ(16, 4)])
+def test_it_is_trained_in_bfloat16(make, data):
+    model = autoencoder(make())
+    trainer = pl.Trainer(max_steps=2, val_check_interval=2, precision="bf16-mixed", enable_checkpointing=False, **QUIET)
+    trainer.fit(model, data)
+    assert trainer.callback_metrics["val/reconstruction"].isfinite()

@@ -104,3 +104,12 @@ def test_several_models_train_at_once_as_each_alone(make):
     for own, other in zip(alone, run.models, strict=True):
         for a, b in zip(own.parameters(), other.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_a_convolutional_model_is_trained_in_other_precisions(precision):
+    model = tiny(compile=False)
+    trainer = pl.Trainer(max_steps=2, val_check_interval=2, limit_val_batches=1, precision=precision, **QUIET)
+    trainer.fit(model, stripes(8))
+    assert trainer.callback_metrics["val/elbo"].isfinite()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
