@@ -53,7 +53,7 @@ class Parser(LightningArgumentParser):
         if nested_key != "model":
             return super().add_lightning_class_args(lightning_class, nested_key, *args, **kwargs)
         kinds = (DiscreteVAE, QuantizedAutoencoder)
-        return self.add_subclass_arguments(kinds, nested_key, fail_untyped=False, required=kwargs.get("required", True))  # type: ignore[return-value]
+        return self.add_subclass_arguments(kinds, nested_key, fail_untyped=False, required=kwargs.get("required", True))
 
     def format_help(self, *args: Any) -> str:
         """The help page, with the arguments of the default model and data set."""

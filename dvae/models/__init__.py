@@ -35,8 +35,8 @@ dvae fit --model my_models.Capacity --model.capacity 20 --model.kl analytic --tr
 
 What tokenizers of images mostly are has no distribution: an encoder's numbers are rounded, and the gradient goes straight through.
 `Quantized`, and with its training `dvae.QuantizedAutoencoder`, is that with the same networks, likelihoods, data and commands (`pip
-install discrete-vae[quantizers]`): `FSQ` rounds each number to a few levels, `LFQ` and `BSQ` take signs, `VQ` the nearest vector of a
-learned codebook. Trained is
+install discrete-vae[quantizers]`): `FSQ` rounds each number to a few levels, `LFQ` and `BSQ` take signs, `VQ` the nearest vector of
+a learned codebook. Trained is
 
 .. math:: -\log p(x \mid c(x)) + n \, \ell
 
@@ -74,9 +74,9 @@ each, and writes a table, `rate_distortion.png` and `reconstructions.png`:
 `dvae compare --estimators '[RELAX, REBAR, LOO(num_samples=4), DisARM, GumbelStraightThrough, ReinMax]' --variants '[spatial_fsq,
 spatial_lfq]' --config spatial --apart --max_steps 1500`
 
-`--variants` are configs, each in the place of `--config`, with the other flags; with `--apart` each seed has a run of its own, so that
-the milliseconds of a step are those of one model. RELAX's config changes its control variate alone for 1,000 steps: a config with
-`model: {phi_warmup_steps: 0}` after `spatial` has all of them train from the start.
+`--variants` are configs, each in the place of `--config`, with the other flags; with `--apart` each seed has a run of its own, so
+that the milliseconds of a step are those of one model. RELAX's config changes its control variate alone for 1,000 steps: a config
+with `model: {phi_warmup_steps: 0}` after `spatial` has all of them train from the start.
 """
 
 from dvae.models.autoencoder import Autoencoder

@@ -99,5 +99,5 @@ def test_the_convolutional_model_is_timed_against_a_plain_loop_in_turns():
 
 
 def test_a_way_of_training_that_does_not_exist_is_refused():
-    with pytest.raises(InputError, match="ways must be out of plain, eager, compiled; got fast"):
+    with pytest.raises(InputError, match="ways must be out of plain, eager, compiled, compiled, channels_last; got fast"):
         spatial_speed(["fast"])

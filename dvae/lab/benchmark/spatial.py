@@ -20,8 +20,9 @@ from dvae.training.whole_step import WholeStep
 
 __all__ = ["SPATIAL", "SpatialSpeed", "spatial_speed"]
 
-SPATIAL = ("plain", "eager", "compiled")
-"""A plain loop with ``torch.optim.Adam``; the library's step, one operation after the other; the same as one function."""
+SPATIAL = ("plain", "eager", "compiled", "compiled, channels_last")
+"""A plain loop with ``torch.optim.Adam``; the library's step, one operation after the other; the same as one function; the same of
+networks in the other order of memory."""
 
 
 class SpatialSpeed(NamedTuple):
@@ -71,8 +72,8 @@ def spatial_speed(
             raise InputError(f"{name} must be at least 1, got {value}")
     data = PhotoPatches(size, max(1000, 4 * batch_size), batch_size=batch_size)
     device = torch.device(device)
-    options = {"channels": channels, "blocks": blocks}
-    runs = {way: _MADE[way](_model(data, options, device), data) for way in ways}
+    sizes = {"channels": channels, "blocks": blocks}
+    runs = {way: _MADE[way](_model(data, {**sizes, "channels_last": "last" in way}, device), data) for way in ways}
     times: dict[str, list[float]] = {way: [] for way in ways}
     for repetition in range(repetitions + 1):
         for way, run in runs.items():
@@ -103,13 +104,15 @@ def _wait(device: torch.device) -> None:
 
 def _model(data: PhotoPatches, options: dict[str, int], device: torch.device) -> DiscreteVAE:
     torch.manual_seed(0)
-    networks = [{"class_path": f"dvae.networks.Residual{name}", "init_args": dict(options)} for name in ("Encoder", "Decoder")]
-    shape = (3, data.size, data.size)
+    encoder, decoder = (
+        {"class_path": f"dvae.networks.Residual{name}", "init_args": dict(options)} for name in ("Encoder", "Decoder")
+    )
     model = DiscreteVAE(
         GumbelStraightThrough(),
-        *networks,
+        encoder,
+        decoder,
         likelihood=DiscretizedLogistic(),
-        image_shape=shape,
+        image_shape=(3, data.size, data.size),
         num_latents=4 * (data.size // 4) ** 2,
         seed=0,
     )
@@ -185,4 +188,5 @@ _MADE: dict[str, Callable[[DiscreteVAE, PhotoPatches], Callable[[int], Any]]] = 
     "plain": _plain,
     "eager": _eager,
     "compiled": _compiled,
+    "compiled, channels_last": _compiled,
 }
