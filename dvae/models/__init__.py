@@ -60,6 +60,19 @@ dvae fit --config spatial_fsq --data.patches 200 --trainer.max_steps 5 --trainer
 dvae evaluate runs/spatial_fsq
 ```
 
+![Patches of 32 and of 64 pixels and their reconstructions from 4 bits a place, by one model](../../.github/spatial_fsq.png)
+
+After 600 steps on patches of 32 x 32 pixels (`--trainer.max_steps 600 --trainer.val_check_interval 600 --trainer.limit_val_batches
+1`), one model on the test's two photographs, which `dvae sample runs/spatial_fsq --data '{class_path: dvae.data.PhotoPatches,
+init_args: {size: 64, patches: 1600}}'` draws and `dvae evaluate` measures:
+
+| patches | rate, bits of an image | of at most | values in use at a place | MSE | PSNR, dB | SSIM |
+|---|---|---|---|---|---|---|
+| 32 x 32 (`patches: 4000`) | 121.4 | 256 | 3.73 of 16 | 990 ± 22 | 18.76 ± .11 | .472 ± .007 |
+| 64 x 64 (`size: 64, patches: 1600`) | 488.1 | 1,024 | 3.75 of 16 | 1,141 ± 33 | 17.95 ± .14 | .483 ± .011 |
+
+That is as near to the photographs as `spatial` with REBAR after as many steps (`dvae.networks`).
+
 `spatial_lfq`, `spatial_bsq` and `spatial_vq` are its siblings, all of 16 values a place. There is no bound, prior or gradient
 estimator, and one sentence says so to whoever asks for one; a step is not compiled, and `VQ` replaces idle vectors by PyTorch's own
 random numbers. What such a code and one of latents have in common is rate and distortion, which `dvae evaluate` has of both.
