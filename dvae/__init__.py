@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from dvae.models import VAE
     from dvae.training.checkpoints import init_from
     from dvae.training.module import DiscreteVAE
+    from dvae.training.quantized import QuantizedAutoencoder
     from dvae.training.sweep import Replicas, replicate
 
 __version__ = "0.1.0"
@@ -64,6 +65,7 @@ _HOMES = {
     "InputError": "dvae.errors",
     "Module": "dvae.config",
     "NonFiniteError": "dvae.errors",
+    "QuantizedAutoencoder": "dvae.training.quantized",
     "Replicas": "dvae.training.sweep",
     "VAE": "dvae.models",
     "certify": "dvae.lab.certify",
@@ -81,6 +83,7 @@ __all__ = [
     "InputError",
     "Module",
     "NonFiniteError",
+    "QuantizedAutoencoder",
     "Replicas",
     "certify",
     "data",

@@ -9,7 +9,7 @@ import torchmetrics
 
 import dvae
 from dvae.errors import InputError
-from dvae.metrics import BitInformation, CodeEntropy, CodeUsage, frechet_distance, psnr, ssim
+from dvae.metrics import BitInformation, CodeEntropy, CodeRate, CodeUsage, frechet_distance, psnr, ssim
 from dvae.training.callbacks import Measures
 
 
@@ -37,6 +37,30 @@ def test_places_of_a_grid_count_for_themselves():
     flat.update(mean.reshape(20, 2, 3))
     assert metric.compute().shape == (2,)
     torch.testing.assert_close(metric.compute(), flat.compute())
+
+
+def test_the_rate_of_independent_fair_bits_is_their_number_and_of_a_place_that_repeats_itself_half():
+    code = torch.randint(0, 2, (4000, 4), generator=torch.Generator().manual_seed(0))
+    apart, together = CodeRate(4, 2), CodeRate(4, 2, per_symbol=2)
+    for metric in (apart, together):
+        metric.update(code[:1000])
+        metric.update(code[1000:])
+    assert apart.compute() == pytest.approx(4, abs=0.01)
+    assert together.compute() == pytest.approx(4, abs=0.01)
+    repeated = torch.stack([code[:, 0], code[:, 0], code[:, 1], code[:, 1]], -1)
+    apart, together = CodeRate(4, 2), CodeRate(4, 2, per_symbol=2)
+    apart.update(repeated)
+    together.update(repeated)
+    assert apart.compute() == pytest.approx(4, abs=0.01)
+    assert together.compute() == pytest.approx(2, abs=0.01)
+    assert together.perplexity == pytest.approx(2, abs=0.01)
+
+
+def test_symbols_of_too_many_values_to_count_are_counted_latent_by_latent():
+    metric = CodeRate(40, 2, per_symbol=20)
+    metric.update(torch.zeros(3, 40))
+    assert metric.counts.shape == (40, 2)
+    assert metric.compute() == 0
 
 
 def test_psnr_is_of_each_image_and_does_not_depend_on_the_unit():

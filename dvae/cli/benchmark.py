@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 from rich.progress import Progress
 
 from dvae.cli.arguments import Parser, device_of, names, quiet_lightning, write_json
-from dvae.lab.benchmark import ESTIMATORS, GROWTH, MODES, benchmark, growth, long_run
+from dvae.lab.benchmark import ESTIMATORS, GROWTH, MODES, SPATIAL, benchmark, growth, long_run, spatial_speed
 from dvae.report.benchmark import plot_growth, plot_times
 from dvae.report.tables import print_table
 
@@ -34,10 +34,14 @@ def main(command: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--long", type=int | None, default=None, help=text)
     text = "instead, how a compiled step grows with batch, D, K, layers and replicas"
     parser.add_argument("--grow", action="store_true", help=text)
+    text = "instead, images a second of the convolutional model with a code on a grid, against a plain PyTorch loop of its networks"
+    parser.add_argument("--spatial", action="store_true", help=text)
     parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch")
     parser.add_argument("--json", type=str | None, default=None, help="also write the figures to this file")
-    parser.add_argument("--plot", type=str | None, default=None, help="also draw them, as a PNG file (not for --long)")
+    parser.add_argument(
+        "--plot", type=str | None, default=None, help="also draw them, as a PNG file (not for --long and --spatial)"
+    )
     args = parser.parse_args(arguments)
     quiet_lightning()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -45,6 +49,8 @@ def main(command: str, arguments: Sequence[str]) -> int:
     torch.set_flush_denormal(True)  # as in dvae fit
     device = device_of(args.device) or torch.device("cpu")
     chosen = list(ESTIMATORS) if args.estimators == ["all"] else args.estimators
+    if args.spatial:
+        return _spatial(device, args)
     if args.long is not None:
         return _long(chosen[0], device, args)
     if args.grow:
@@ -124,6 +130,24 @@ def _long(name: str, device: torch.device, args: Namespace) -> int:
     print_table(f"{name}, compiled, {len(pace.wall)} thousand steps, {args.threads} thread(s)", columns, rows)
     if args.json is not None:
         write_json(args.json, pace.as_dict())
+    return 0
+
+
+def _spatial(device: torch.device, args: Namespace) -> int:
+    with Progress(transient=True) as bar:
+        task = bar.add_task("timing", total=len(SPATIAL) * (args.repetitions + 1))
+        found = spatial_speed(
+            batch_size=args.batch_size,
+            steps=args.steps,
+            repetitions=args.repetitions,
+            device=device,
+            progress=lambda: bar.advance(task),
+        )
+    rows = [(own.way, f"{own.images_per_second:.1f}", "" if own.to_plain is None else f"{own.to_plain:.2f}") for own in found]
+    title = f"configs/model/spatial.yaml with Gumbel straight-through, batch {args.batch_size}, {args.threads} thread(s)"
+    print_table(title, ["", "images/s", "to the plain loop"], rows)
+    if args.json is not None:
+        write_json(args.json, [own._asdict() for own in found])
     return 0
 
 

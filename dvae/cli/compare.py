@@ -12,11 +12,13 @@ from rich.progress import Progress
 
 from dvae.cli import configs, fit
 from dvae.cli.arguments import Parser, flags_of, names, parted, quiet_lightning, write_json
-from dvae.cli.comparison import Choice, Comparison, Model, Run, choose, setting_label, stopped
+from dvae.cli.comparison import Choice, Comparison, Model, Run, choose, setting_label, stopped, variant
 from dvae.cli.errors import UsageError, did_you_mean
-from dvae.cli.evaluate import evaluations, with_error
+from dvae.cli.evaluate import CODE_COLUMNS, code_cells, evaluations, with_error
+from dvae.data import examples_of
 from dvae.errors import InputError, NonFiniteError
-from dvae.lab.evaluate import Evaluation, Mean, pooled
+from dvae.lab.evaluate import CodeEvaluation, Evaluation, Mean, open_autoencoder, pooled
+from dvae.report.codes import Point, draw_rows, plot_rates, reconstructed_rows
 from dvae.report.curves import Curve, plot_training
 from dvae.report.tables import print_table
 from dvae.training.checkpoints import Checkpoint
@@ -41,6 +43,7 @@ _TAKEN = {
 }
 # What a comparison is read from, and may not be switched off.
 _NEEDED = ("trainer.logger", "trainer.enable_checkpointing")
+_OF_CODES = ("bits_per_dimension", "rate", "symbol_perplexity", "mse", "psnr", "ssim")
 _FIGURES = ("train_elbo", "elbo", "importance_weighted_bound", "log_variance_logits", "log_variance_encoder")
 
 
@@ -56,11 +59,12 @@ def main(command: str, arguments: Sequence[str]) -> int:
             raise InputError(f"{name} must be at least {least}, got {args[name]}")
     if "estimator" in (args.sweep or {}):
         raise InputError("sweep cannot change the estimator: --estimators '[RELAX, REBAR]' says which are compared")
-    choices = list({choice.label: choice for choice in map(choose, args.estimators)}.values())
+    asked = [*map(choose, args.estimators), *map(variant, args.variants)]
+    choices = list({choice.label: choice for choice in asked}.values())
     if not choices:
-        raise InputError("estimators must name at least one, such as '[RELAX, REBAR, LOO]'")
+        raise InputError("estimators must name at least one, such as '[RELAX, REBAR, LOO]', or variants, such as '[spatial_fsq]'")
     parent = Path(args.runs) / "compare" / (args.name or configs.run_name(further))
-    comparison = Comparison.open(parent, further, args.seeds, args.sweep or {})
+    comparison = Comparison.open(parent, further, args.seeds, args.sweep or {}, args.apart)
     _rehearse(comparison, choices, flags_of(parser))
     options = {"num_samples": args.num_samples, "num_draws": args.num_draws}
     rows = [row for choice in choices for row in _rows(comparison, choice, options)]
@@ -69,6 +73,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
     write_json(str(folder / "figures.json"), {**comparison.record["arguments"], **options, "rows": [row.as_dict() for row in rows]})
     curves = {row.label: row.curve for row in rows if row.curve is not None}
     drawn = [str(plot_training(curves, folder / "curves.png"))] if curves else []
+    drawn += _draw_codes(comparison, rows, folder)
     print(f"wrote {', '.join([str(folder / 'figures.json'), *drawn])}")
     return 0 if all(row.evaluations for row in rows) else 1
 
@@ -76,7 +81,9 @@ def main(command: str, arguments: Sequence[str]) -> int:
 def _parser(command: str) -> Parser:
     parser = Parser(command, _DESCRIPTION)
     text = "names, also with arguments, or import paths: '[RELAX, LOO(num_samples=4)]'; the package's config of a name holds"
-    parser.add_argument("--estimators", type=names, required=True, help=text)
+    parser.add_argument("--estimators", type=names, default=[], help=text)
+    text = "configs of further models, each in place of --config, with the same flags: '[spatial_fsq, spatial_lfq, mine.yaml]'"
+    parser.add_argument("--variants", type=names, default=[], help=text)
     parser.add_argument("--seeds", type=int, default=3, help="models of each estimator and setting, trained as replicas in one run")
     text = "updates of each run; default: as in dvae fit"
     parser.add_argument("--max_steps", type=int | None, default=None, help=text)
@@ -84,6 +91,8 @@ def _parser(command: str) -> Parser:
     parser.add_argument("--sweep", type=dict[str, list[Any]] | None, default=None, help=text)
     parser.add_argument("--num_samples", type=int, default=100, help="of the importance-weighted bound, for each example")
     parser.add_argument("--num_draws", type=int, default=100, help="for the log-variance of the gradient")
+    text = "a run of its own for each seed, whose seconds are then those of one model"
+    parser.add_argument("--apart", type=bool, nargs="?", const=True, default=False, help=text)
     parser.add_argument("--runs", type=str, default="runs", help="folder that holds all runs")
     text = "of the comparison, by default of its configs; it is in RUNS/compare/NAME/version_K, other arguments in another version"
     parser.add_argument("--name", type=str | None, default=None, help=text)
@@ -126,7 +135,7 @@ def _rehearse(comparison: Comparison, choices: Sequence[Choice], own_flags: Sequ
 
 
 def _warn_of_warm_up(choice: Choice, further: Sequence[str]) -> None:
-    given = dict(configs.given([*choice.flags, *further]))
+    given = dict(configs.given(choice.asked(further)))
     updates, steps = str(given.get("trainer.max_steps")), str(given.get("model.phi_warmup_steps"))
     if updates.isdigit() and steps.isdigit() and 0 < int(updates) <= int(steps):
         print(
@@ -143,13 +152,14 @@ class _Row(NamedTuple):
     setting: dict[str, Any]
     models: list[Model]
     curve: Curve | None
+    seconds_per_step: float | None
 
     @property
     def label(self) -> str:
         return ", ".join(part for part in (self.choice.label, setting_label(self.setting)) if part)
 
     @property
-    def evaluations(self) -> list[Evaluation]:
+    def evaluations(self) -> list[Evaluation | CodeEvaluation]:
         return [model.evaluation for model in self.models if model.evaluation is not None]
 
     @property
@@ -157,7 +167,7 @@ class _Row(NamedTuple):
         """Means over seeds with their standard errors; of one model, those over examples, where there are any."""
         found = self.evaluations
         means = pooled(found) if found else {}
-        if len(self.models) == len(found) == 1:
+        if len(self.models) == len(found) == 1 and isinstance(found[0], Evaluation):
             means |= {"elbo": found[0].elbo, "importance_weighted_bound": found[0].importance_weighted_bound}
         return means
 
@@ -171,8 +181,9 @@ class _Row(NamedTuple):
             "estimator": self.choice.label,
             "setting": self.setting,
             "standard_errors_over": "seeds" if len(self.models) > 1 else "examples",
-            **{name: figures.get(name) for name in _FIGURES},
+            **{name: figures.get(name) for name in (*_FIGURES, *_OF_CODES)},
             "seconds": self.seconds,
+            "seconds_per_step": self.seconds_per_step,
             "models": [model.as_dict() for model in self.models],
         }
 
@@ -196,7 +207,7 @@ def _rows(comparison: Comparison, choice: Choice, options: Mapping[str, Any]) ->
     rows = []
     for index, (setting, curve) in enumerate(zip(comparison.settings, comparison.curves(choice), strict=True)):
         own = models[index * comparison.seeds : (index + 1) * comparison.seeds]
-        rows.append(_Row(choice, setting, own, curve))
+        rows.append(_Row(choice, setting, own, curve, comparison.seconds_per_step(choice)))
     return rows
 
 
@@ -234,7 +245,42 @@ def _print(rows: Sequence[_Row], seeds: int, num_samples: int) -> None:
         table.append((row.choice.label, *(str(value) for value in row.setting.values()), *cells, seconds))
     title = "ELBO in training and on test, importance-weighted bound, log-variance of the gradient;\nseconds of the run"
     print_table(title, ["", *settings, *(column.format(num_samples) for column in _COLUMNS)], table)
+    if any("psnr" in row.figures for row in rows):
+        _print_codes(rows)
     print("one seed: standard errors over examples" if seeds == 1 else f"standard errors: over {seeds} seeds")
+
+
+def _print_codes(rows: Sequence[_Row]) -> None:
+    settings = list(rows[0].setting)
+    table = []
+    for row in rows:
+        seconds = row.seconds_per_step
+        speed = "" if seconds is None else f"{1000 * seconds:.0f}"
+        table.append((row.choice.label, *(str(value) for value in row.setting.values()), *code_cells(row.figures), speed))
+    print_table("codes and reconstructions on test;\nmilliseconds of a step", ["", *settings, *CODE_COLUMNS, "ms"], table)
+
+
+def _draw_codes(comparison: Comparison, rows: Sequence[_Row], folder: Path) -> list[str]:
+    """The figure of rate and distortion and the picture of reconstructions; none where the data are no images of levels."""
+    measured = {row.label: row.figures for row in rows if "psnr" in row.figures and "rate" in row.figures}
+    if not measured:
+        return []
+    points = {name: Point(*figures["rate"], *figures["psnr"]) for name, figures in measured.items()}
+    drawn = [plot_rates(points, folder / "rate_distortion.png")]
+    models = {}
+    for row in rows:
+        first = next((model for model in row.models if model.checkpoint is not None and model.evaluation is not None), None)
+        if row.label in measured and first is not None and first.checkpoint is not None:
+            checkpoint = Checkpoint.open(first.checkpoint)
+            replica = checkpoint.replicas[row.models.index(first) % len(checkpoint.replicas)]
+            models[row.label] = open_autoencoder(checkpoint, trust=comparison.trusts(row.choice, checkpoint), replica=replica)
+    data = next(iter(models.values()))[1]
+    images = examples_of(data, "test").some(_PICTURED)
+    pictures = reconstructed_rows({name: model for name, (model, _, _) in models.items()}, images)
+    return [str(path) for path in (*drawn, draw_rows(pictures, folder / "reconstructions.png"))]
+
+
+_PICTURED = 10  # images in a row
 
 
 def _cell(mean: Mean) -> str:

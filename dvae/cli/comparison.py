@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from dvae.cli import configs, fit
@@ -24,22 +25,53 @@ from dvae.cli.runs import newest
 from dvae.config import class_paths, import_class, public_path
 from dvae.errors import InputError, Interrupted, NonFiniteError
 from dvae.estimators import CATALOGUE, GradientEstimator
-from dvae.lab.evaluate import Evaluation
-from dvae.report.curves import Curve, joined, read_curves
+from dvae.lab.evaluate import CodeEvaluation, Evaluation, evaluation_of
+from dvae.report.curves import Curve, joined, read_curves, seconds_per_step
 from dvae.resources import bundled_folder
 from dvae.training.checkpoints import Checkpoint
 
-__all__ = ["Choice", "Comparison", "Model", "Run", "choose", "setting_label", "stopped"]
+__all__ = ["Choice", "Comparison", "Model", "Run", "choose", "setting_label", "stopped", "variant"]
 
 _RECORD = "comparison.json"
 _PACKAGE = "dvae.estimators."
 
 
 class Choice(NamedTuple):
-    """An estimator to compare: what it is called, and the flags of ``dvae fit`` that ask for it."""
+    """An estimator or another model to compare: what it is called, and the flags of ``dvae fit`` that ask for it.
+
+    is_variant: whether the flags name a config that stands in the place of all others.
+    """
 
     label: str
     flags: list[str]
+    is_variant: bool = False
+
+    def asked(self, further: Sequence[str]) -> list[str]:
+        """All flags of a run, with those that every run is given."""
+        return [*self.flags, *(_without_configs(further) if self.is_variant else further)]
+
+
+def variant(config: str) -> Choice:
+    """The model of a config: a file or a name of the package's.
+
+    Raises:
+        InputError: there is no such config, or it sets more than model, data and the trainer's callbacks.
+    """
+    flags = ["--config", configs.find_config(config)]
+    for key, _ in configs.given(flags):
+        if key.split(".")[0] != "model" and key.split(".")[0] != "data" and key != "trainer.callbacks":
+            raise InputError(f"variants change the model alone, got {key} in {config}: what holds for all is a flag")
+    return Choice(Path(flags[1]).stem, flags, is_variant=True)
+
+
+def _without_configs(arguments: Sequence[str]) -> list[str]:
+    """The flags but for ``--config``."""
+    kept, skipped = [], False
+    for argument in arguments:
+        if not skipped and argument not in ("--config", "-c") and not argument.startswith("--config="):
+            kept.append(argument)
+        skipped = argument in ("--config", "-c")
+    return kept
 
 
 def choose(text: str) -> Choice:
@@ -100,7 +132,7 @@ class Run(NamedTuple):
 class Model(NamedTuple):
     """One model that was trained: what it is worth and the file it is in, or why it has no figures."""
 
-    evaluation: Evaluation | None
+    evaluation: Evaluation | CodeEvaluation | None
     checkpoint: str | None
     failure: str | None
 
@@ -113,7 +145,7 @@ class Model(NamedTuple):
     def of(cls, figures: Mapping[str, Any]) -> Model:
         """What :meth:`as_dict` gave, back from JSON."""
         measured = {name: value for name, value in figures.items() if name not in ("checkpoint", "failure")}
-        return cls(Evaluation.of(measured) if measured else None, figures["checkpoint"], figures["failure"])
+        return cls(evaluation_of(measured) if measured else None, figures["checkpoint"], figures["failure"])
 
 
 @dataclass
@@ -124,6 +156,7 @@ class Comparison:
     further: the flags of ``dvae fit`` that every run is given.
     seeds: models of each setting.
     sweep: as in ``dvae fit``.
+    apart: whether each seed has a run of its own, also where replicas could be.
     record: what the folder's file holds.
     """
 
@@ -132,21 +165,25 @@ class Comparison:
     seeds: int
     sweep: Mapping[str, Sequence[Any]]
     record: dict[str, Any]
+    apart: bool = False
 
     @classmethod
-    def open(cls, parent: Path, further: Sequence[str], seeds: int, sweep: Mapping[str, Sequence[Any]]) -> Comparison:
+    def open(
+        cls, parent: Path, further: Sequence[str], seeds: int, sweep: Mapping[str, Sequence[Any]], apart: bool = False
+    ) -> Comparison:
         """The comparison below a folder that was made with the same arguments, or else a new one; nothing is written."""
         given = configs.given(fit.rewritten(further))
         settings = sorted((pair for pair in given if pair[0] != "trust"), key=lambda pair: pair[0])
         # As JSON has it, to be compared with what a file holds.
         arguments = json.loads(json.dumps({"settings": settings, "seeds": seeds, "sweep": dict(sweep)}, default=str))
+        arguments |= {"apart": True} if apart else {}
         versions = {int(path.name.removeprefix("version_")): path for path in parent.glob("version_*") if path.name[8:].isdigit()}
         for _, folder in sorted(versions.items(), reverse=True):
             record = _read(folder / _RECORD)
             if record.get("arguments") == arguments:
-                return cls(folder, further, seeds, sweep, record)
+                return cls(folder, further, seeds, sweep, record, apart)
         folder = parent / f"version_{max(versions, default=-1) + 1}"
-        return cls(folder, further, seeds, sweep, {"arguments": arguments, "apart": {}, "runs": {}})
+        return cls(folder, further, seeds, sweep, {"arguments": arguments, "apart": {}, "runs": {}}, apart)
 
     @property
     def settings(self) -> list[dict[str, Any]]:
@@ -159,7 +196,7 @@ class Comparison:
 
     def runs(self, choice: Choice) -> list[Run]:
         """The runs of an estimator: one of all its models, or where there are no replicas of it one of each, settings first."""
-        name, flags = _file_name(choice.label), [*choice.flags, *self.further]
+        name, flags = _file_name(choice.label), choice.asked(self.further)
         if self.record["apart"].get(choice.label) is not None:
             return [
                 Run(f"{name}/{_file_name(f'{setting_label(setting)} seed={seed}')}", [*flags, *self._single(setting, seed)], 1)
@@ -187,6 +224,11 @@ class Comparison:
         """
         apart = self.record["apart"]
         if choice.label in apart:
+            return
+        if self.apart:
+            apart[choice.label] = "each seed was to have a run of its own (--apart)"
+            for run in self.runs(choice)[:: self.seeds]:
+                _rehearse(run)
             return
         apart[choice.label] = None
         (together,) = self.runs(choice)
@@ -238,7 +280,7 @@ class Comparison:
 
     def trusts(self, choice: Choice, checkpoint: Checkpoint) -> bool:
         """Whether the command line itself names every class that a checkpoint does, or trusts it with ``--trust``."""
-        given = configs.given([*choice.flags, *self.further])
+        given = configs.given(choice.asked(self.further))
         if str(dict(given).get("trust", False)).lower() in ("true", "none"):  # a flag without a value is None
             return True
         content = checkpoint.content
@@ -247,6 +289,12 @@ class Comparison:
         foreign = [path for path in (*class_paths(content["dvae"]), *class_paths(parts), *latents) if not path.startswith("dvae.")]
         named = json.dumps(given, default=str)
         return all("." not in path or path in named for path in foreign)
+
+    def seconds_per_step(self, choice: Choice) -> float | None:
+        """Of one model, the mean over the estimator's runs; None where too little was logged."""
+        found = [(seconds_per_step(self.folder / run.name), run.size) for run in self.runs(choice)]
+        seconds = [value / size for value, size in found if value is not None]
+        return fmean(seconds) if seconds else None
 
     def curves(self, choice: Choice) -> list[Curve | None]:
         """The training ELBO of each setting, over its seeds; None where nothing was logged."""

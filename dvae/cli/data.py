@@ -16,7 +16,9 @@ from dvae.data.source import described
 from dvae.errors import InputError
 from dvae.latents import Spec
 from dvae.likelihoods import Bernoulli, Likelihood
+from dvae.models import FSQ, Quantizer
 from dvae.models.building import network_sizes, size_of_example
+from dvae.models.quantized import vectors_of
 
 __all__ = ["build_data", "fill_in_sizes", "flags_of_source"]
 
@@ -56,15 +58,19 @@ def fill_in_sizes(model: Namespace, data: pl.LightningDataModule) -> None:
         elif num_pixels != _DEFAULT[0]:
             arguments.num_pixels = num_pixels
     if all(name in arguments for name in ("latent", "num_latents", "num_classes", "num_layers", "likelihood")):
-        _fill_in_networks(arguments)
+        latent = Spec.of(arguments.latent, arguments.num_latents, arguments.num_classes)
+        _fill_in_networks(arguments, latent, arguments.num_layers)
+    elif all(name in arguments for name in ("quantizer", "num_latents", "likelihood")):
+        given = arguments.quantizer
+        quantizer = FSQ() if given is None else instantiate(_as_dict(given), Quantizer, "quantizer")
+        _fill_in_networks(arguments, vectors_of(arguments.num_latents, quantizer), 1)
 
 
-def _fill_in_networks(arguments: Namespace) -> None:
+def _fill_in_networks(arguments: Namespace, latent: Spec, num_layers: int) -> None:
     """Give the networks of a model the sizes that they do not say."""
     given = arguments.likelihood
     likelihood = Bernoulli() if given is None else instantiate(_as_dict(given), Likelihood, "likelihood")
-    latent = Spec.of(arguments.latent, arguments.num_latents, arguments.num_classes)
-    sizes = network_sizes(*size_of_example(arguments.num_pixels, arguments.image_shape), latent, likelihood, arguments.num_layers)
+    sizes = network_sizes(*size_of_example(arguments.num_pixels, arguments.image_shape), latent, likelihood, num_layers)
     for name, of_each in (("encoder", sizes.encoders), ("decoder", sizes.decoders)):
         networks = arguments.get(name)
         for network, own in zip(networks if isinstance(networks, list) else [networks], of_each, strict=False):

@@ -25,11 +25,11 @@ def main(command: str, arguments: Sequence[str]) -> int:
         raise InputError(f"out must be a .npz file, got {args.out}")
 
     from dvae.lab.codes import encode_labelled
-    from dvae.lab.evaluate import open_model
+    from dvae.lab.evaluate import open_autoencoder
     from dvae.training.checkpoints import find_checkpoint
 
     path = find_checkpoint(args.checkpoint)
-    model, module, _ = open_model(path, args.data, device=device_of(args.device), trust=args.trust, replica=args.replica)
+    model, module, _ = open_autoencoder(path, args.data, device=device_of(args.device), trust=args.trust, replica=args.replica)
     codes, labels = encode_labelled(model, module, args.split)
     print(save_codes(codes.numpy(), args.out, binary=model.latent.family.binary, labels=labels))
     return 0

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.progress import Progress, TaskID
 
 from dvae.cli.arguments import Parser, add_checkpoint, add_common, device_of, renamed, write_json
-from dvae.lab.evaluate import Evaluation, Mean, evaluate, open_model, pooled
+from dvae.lab.evaluate import CodeEvaluation, Evaluation, Mean, evaluate, open_autoencoder, pooled
 from dvae.report.tables import labels, print_table
 from dvae.training.checkpoints import Checkpoint, find_checkpoint
 
-__all__ = ["evaluations", "main", "with_error"]
+__all__ = ["CODE_COLUMNS", "code_cells", "evaluations", "main", "with_error"]
 
 
 def main(command: str, arguments: Sequence[str]) -> int:
@@ -53,6 +54,8 @@ def main(command: str, arguments: Sequence[str]) -> int:
         row = rows[0]
         title = f"{row.path}\n{row.about}\n{row.result.num_examples} examples of {args.split}"
         print_table(title, ["", "mean", "std. error"], row.result.rows())
+    elif any(isinstance(row.result, CodeEvaluation) for row in rows):
+        _print_codes(rows, args.split)
     else:
         _print_comparison(rows, args.split)
     if args.json is not None:
@@ -70,9 +73,9 @@ def evaluations(
     split: str = "test",
     trust: bool = False,
     **options: Any,
-) -> list[Evaluation]:
+) -> list[Evaluation | CodeEvaluation]:
     """What :func:`dvae.lab.evaluate.evaluate` finds of models of a checkpoint; the data are read once for all of them."""
-    module = open_model(checkpoint, data, trust=trust, replica=replicas[0])[1]
+    module = open_autoencoder(checkpoint, data, trust=trust, replica=replicas[0])[1]
     results = []
     for replica in replicas:
         name = checkpoint.path.name if replica is None else f"{checkpoint.path.name}, replica {replica}"
@@ -92,7 +95,7 @@ class _Row(NamedTuple):
     replica: int | None
     setting: dict[str, Any]
     about: str
-    result: Evaluation
+    result: Evaluation | CodeEvaluation
 
     def as_dict(self, split: str) -> dict[str, Any]:
         which = {} if self.replica is None else {"replica": self.replica, "setting": self.setting}
@@ -102,10 +105,40 @@ class _Row(NamedTuple):
 def _about(checkpoint: Checkpoint, replica: int | None) -> str:
     """A model's estimator, the step of its file and which of several it is."""
     content = checkpoint.single(replica)
-    estimator = content["hyper_parameters"].get("estimator")
-    name = str(estimator.get("class_path", "")).split(".")[-1] if isinstance(estimator, dict) else "RELAX"
+    arguments = content["hyper_parameters"]
+    kind, default = ("quantizer", "FSQ") if "quantizer" in arguments else ("estimator", "RELAX")
+    estimator = arguments.get(kind)
+    name = str(estimator.get("class_path", "")).split(".")[-1] if isinstance(estimator, dict) else default
     which = "" if replica is None else f"replica {replica}, "
     return f"{which}{name}, step {content.get('global_step', '?')}"
+
+
+def _print_codes(rows: Sequence[_Row], split: str) -> None:
+    """What models with a bound and without one have in common."""
+    paths = list(dict.fromkeys(row.path for row in rows))
+    known = dict(zip(paths, labels(paths), strict=True))
+    table = []
+    for row in rows:
+        name = known[row.path] if row.replica is None else f"{known[row.path]} {row.replica}"
+        table.append((name, *code_cells(pooled([row.result]))))
+    print_table(f"codes and reconstructions on {split}", ["", *CODE_COLUMNS], table)
+
+
+CODE_COLUMNS = ("bits/dim", "rate (bits)", "values in use", "MSE", "PSNR (dB)", "SSIM")
+"""What a table says of a code and its reconstructions, see :func:`code_cells`."""
+
+
+def code_cells(figures: Mapping[str, Mean]) -> list[str]:
+    """Cells of :data:`CODE_COLUMNS`, empty where there is no such figure."""
+    digits = {"bits_per_dimension": 3, "rate": 1, "symbol_perplexity": 2, "mse": 1, "psnr": 2, "ssim": 3}
+    return [_rounded(figures[name], number) if name in figures else "" for name, number in digits.items()]
+
+
+def _rounded(mean: Mean, digits: int) -> str:
+    value, error = mean
+    # Errors of small values, such as of pixels in [0, 1], have their digits further down.
+    digits = digits if abs(value) >= 1 else max(digits, 4)
+    return f"{value:.{digits}f}" + (f"±{error:.{digits}f}" if math.isfinite(error) else "")
 
 
 def _print_comparison(rows: Sequence[_Row], split: str) -> None:
@@ -118,6 +151,7 @@ def _print_comparison(rows: Sequence[_Row], split: str) -> None:
         for row in (row for row in rows if row.path == path):
             groups.setdefault(str([row.setting.get(name) for name in settings if name != "seed"]), []).append(row)
             result = row.result
+            assert isinstance(result, Evaluation)
             table.append(
                 (
                     known[path] if row.replica is None else f"{known[path]} {row.replica}".strip(),
@@ -142,7 +176,7 @@ def _print_comparison(rows: Sequence[_Row], split: str) -> None:
                     f"{means['log_variance_encoder'].mean:.2f}",
                 )
             )
-    samples = rows[0].result.num_samples
+    samples = rows[0].result.num_samples if isinstance(rows[0].result, Evaluation) else 0
     title = f"ELBO in training and on {split}, importance-weighted bound,\nand log-variance of the gradient"
     print_table(title, ["", *settings, "train", split, f"bound ({samples})", "logits", "encoder"], table)
     if settings:

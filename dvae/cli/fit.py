@@ -32,7 +32,7 @@ from dvae.training import record
 from dvae.training.callbacks import Pictures
 from dvae.training.checkpoints import Checkpoint as Saved
 from dvae.training.checkpoints import DurableCheckpointIO, find_checkpoint, init_from
-from dvae.training.module import DiscreteVAE
+from dvae.training.single import Trainable
 from dvae.training.sweep import Replicas, replicate
 
 __all__ = ["is_first_process", "main", "rewritten", "takes"]
@@ -52,12 +52,17 @@ def main(command: str, arguments: Sequence[str]) -> int:
     quiet_lightning()
     flags = rewritten(arguments)
     keys = {key for key, _ in configs.given(flags)}
-    if "model.estimator" not in keys and "ckpt_path" not in keys and any(key.startswith("model.estimator.") for key in keys):
+    if (
+        "model.estimator" not in keys
+        and "model.quantizer" not in keys
+        and "ckpt_path" not in keys
+        and any(key.startswith("model.estimator.") for key in keys)
+    ):
         flags = ["--model.estimator", "dvae.estimators.RELAX", *flags]  # arguments alone are those of the default
     cli = _CLI(
         command,
         flags,
-        DiscreteVAE,
+        Trainable,
         pl.LightningDataModule,
         args=[command, *flags],
         parser_class=Parser,
@@ -86,8 +91,10 @@ def main(command: str, arguments: Sequence[str]) -> int:
 def _say_what_was_done(trainer: pl.Trainer, folder: str | None, config: Any) -> None:
     callback = trainer.checkpoint_callback
     checkpoint = getattr(callback, "best_model_path", "") or getattr(callback, "last_model_path", "")
-    elbo = trainer.callback_metrics.get("train/elbo")
-    reached = "" if elbo is None else f", training ELBO {elbo:.2f} nats"
+    logged = trainer.callback_metrics
+    figures = ((name, logged.get(f"train/{name}")) for name in ("elbo", "reconstruction"))
+    name, value = next(((name, value) for name, value in figures if value is not None), ("", None))
+    reached = "" if value is None else f", training {'ELBO' if name == 'elbo' else name} {value:.2f} nats"
     print(f"trained for {trainer.global_step} updates{reached}; the run is in {folder}")
     if checkpoint:
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -139,7 +146,8 @@ class _CLI(LightningCLI):
         parser = self.parser_class(dump_header=[f"pytorch_lightning=={version('pytorch_lightning')}"], **kwargs)
         text = (
             "a YAML file, given once or more; l1, relax and so on name the package's own, of configs/model (l1, l2, nl1, "
-            "categorical, conv, photos, words), configs/estimator and configs/prior: --config l1 --config relax"
+            "categorical, conv, photos, spatial, spatial_fsq, words), configs/estimator and configs/prior: --config l1 --config "
+            "relax"
         )
         parser.add_argument("-c", "--config", action=configs.ConfigFile, help=text)
         return parser

@@ -18,8 +18,10 @@ from dvae.data import BinarizedMNIST
 from dvae.errors import InputError
 from dvae.estimators import RELAX, GradientEstimator
 from dvae.likelihoods import Likelihood
+from dvae.models import Quantizer
 from dvae.priors import Prior
 from dvae.training.module import DiscreteVAE
+from dvae.training.single import Trainable
 
 __all__ = ["explain"]
 
@@ -28,7 +30,8 @@ _SHELVES = (
     (GradientEstimator, "dvae.estimators"),
     (Prior, "dvae.priors"),
     (Likelihood, "dvae.likelihoods"),
-    (DiscreteVAE, "dvae"),
+    (Trainable, "dvae"),
+    (Quantizer, "dvae.models"),
     (pl.LightningDataModule, "dvae.data"),
     (nn.Module, "dvae.networks"),
 )
@@ -77,7 +80,7 @@ def _how_to_leave_out(key: str, name: str) -> str:
 def _wrong(key: str, value: Any, classes: dict[str, type]) -> str | None:
     parent, _, name = key.rpartition(".")
     if not parent:
-        base = DiscreteVAE if key == "model" else pl.LightningDataModule
+        base = Trainable if key == "model" else pl.LightningDataModule
         return _unknown_class(key, value, base, classes) if isinstance(value, str) else None
     owner = classes.get(parent)
     if owner is None:

@@ -15,6 +15,7 @@ from dvae.cli.help import Wide, readable
 from dvae.data import BinarizedMNIST  # with the package, the data modules' short names are known to the parser
 from dvae.errors import InputError
 from dvae.training.module import DiscreteVAE
+from dvae.training.quantized import QuantizedAutoencoder
 
 __all__ = ["DEFAULTS", "Parser"]
 
@@ -46,6 +47,13 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, formatter_class=Wide, allow_abbrev=False, **kwargs)
+
+    def add_lightning_class_args(self, lightning_class: Any, nested_key: str, *args: Any, **kwargs: Any) -> list[str]:
+        """As Lightning's; a model may be of either kind, and is a :class:`dvae.DiscreteVAE` where a config names no class."""
+        if nested_key != "model":
+            return super().add_lightning_class_args(lightning_class, nested_key, *args, **kwargs)
+        kinds = (DiscreteVAE, QuantizedAutoencoder)
+        return self.add_subclass_arguments(kinds, nested_key, fail_untyped=False, required=kwargs.get("required", True))
 
     def format_help(self, *args: Any) -> str:
         """The help page, with the arguments of the default model and data set."""

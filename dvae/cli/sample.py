@@ -25,12 +25,13 @@ def main(command: str, arguments: Sequence[str]) -> int:
     import torch
 
     from dvae.data import examples_of
-    from dvae.lab.evaluate import open_model, sized_for
+    from dvae.lab.evaluate import open_autoencoder, sized_for
+    from dvae.models import VAE
     from dvae.report.pictures import reconstruction_grid, sample_grid, save_picture
     from dvae.training.checkpoints import find_checkpoint
 
     path = find_checkpoint(args.checkpoint)
-    model, module, _ = open_model(path, args.data, device=device_of(args.device), trust=args.trust, replica=args.replica)
+    model, module, _ = open_autoencoder(path, args.data, device=device_of(args.device), trust=args.trust, replica=args.replica)
     generator = torch.Generator(model.device).manual_seed(args.seed)
     folder = path.parent if args.out is None else Path(args.out)
     if not getattr(module, "are_images", True):
@@ -41,9 +42,12 @@ def main(command: str, arguments: Sequence[str]) -> int:
     model = sized_for(model, examples)
     shape = getattr(module, "image_shape", None) or (examples.shape if len(examples.shape) == 3 else model.image_shape)
     x = model.check_input(examples.some(max(args.num_images // 2, 1), args.seed).to(model.device))
-    for name, picture in (
-        ("samples", sample_grid(model, args.num_images, shape, generator)),
-        ("reconstructions", reconstruction_grid(model, x, shape, generator)),
-    ):
+    pictures = {}
+    if isinstance(model, VAE):
+        pictures["samples"] = sample_grid(model, args.num_images, shape, generator)
+    else:
+        print("samples: none, for a quantised autoencoder has no prior to draw codes from")
+    pictures["reconstructions"] = reconstruction_grid(model, x, shape, generator)
+    for name, picture in pictures.items():
         print(f"{name}: {save_picture(picture, folder / f'{name}.png')}")
     return 0

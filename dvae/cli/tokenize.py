@@ -10,7 +10,7 @@ from dvae.cli.arguments import Parser, add_checkpoint, add_device, add_trust, de
 from dvae.errors import InputError
 
 if TYPE_CHECKING:
-    from dvae.models import VAE
+    from dvae.models import Autoencoder
 
 __all__ = ["main"]
 
@@ -35,12 +35,12 @@ def main(command: str, arguments: Sequence[str]) -> int:
 
     from rich.progress import Progress
 
-    from dvae.lab.evaluate import open_model
+    from dvae.lab.evaluate import open_autoencoder
     from dvae.lab.tokens import tokenize
     from dvae.training.checkpoints import find_checkpoint
 
     path = find_checkpoint(args.checkpoint)
-    model, module, _ = open_model(path, args.data, device=device_of(args.device), trust=args.trust, replica=args.replica)
+    model, module, _ = open_autoencoder(path, args.data, device=device_of(args.device), trust=args.trust, replica=args.replica)
     module = _of_size(module, model, args.data, args.size)
     with Progress(transient=True) as bar:
         task = bar.add_task(f"{args.data}, {args.split}", total=None)
@@ -55,7 +55,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _of_size(module: Any, model: VAE, source: str, size: int | None) -> Any:
+def _of_size(module: Any, model: Autoencoder, source: str, size: int | None) -> Any:
     """A folder of images at the size that is asked for, and of the model's channels; other data as they are."""
     from dvae.data import ImageFolder
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dvae.data import examples_of
 from dvae.lab.evaluate import sized_for
-from dvae.models import VAE
+from dvae.models import Autoencoder
 
 __all__ = ["Codes", "encode", "encode_labelled"]
 
@@ -26,7 +26,7 @@ class Codes(NamedTuple):
 
 
 @torch.no_grad()
-def encode_labelled(model: VAE, data: Any, split: str = "test", batch_size: int = 1000) -> Codes:
+def encode_labelled(model: Autoencoder, data: Any, split: str = "test", batch_size: int = 1000) -> Codes:
     """The most probable code of each example, with its label.
 
     Arguments:
@@ -49,7 +49,7 @@ def encode_labelled(model: VAE, data: Any, split: str = "test", batch_size: int 
 
 
 @torch.no_grad()
-def encode(model: VAE, examples: Tensor, batch_size: int = 1000) -> Tensor:
+def encode(model: Autoencoder, examples: Tensor, batch_size: int = 1000) -> Tensor:
     """The most probable code of each example, see :meth:`dvae.models.VAE.codes`; [N, L D], on the CPU.
 
     Arguments:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,14 +19,26 @@ from dvae.estimators import GradientEstimator
 from dvae.lab.likeness import Frechet, Likeness, Mean
 from dvae.latents import Latent
 from dvae.metrics import ActiveUnits, BitInformation, CodeEntropy, CodeUsage, MeanWithError
-from dvae.models import VAE
+from dvae.models import VAE, Autoencoder, Quantized
 from dvae.training import lightning, record
 from dvae.training.checkpoints import Checkpoint
 from dvae.training.gradient_variance import GradientVariance, log_gradient_variance
-from dvae.training.module import DiscreteVAE
+from dvae.training.single import Trainable
 
-__all__ = ["Evaluation", "Mean", "evaluate", "open_model", "pooled", "sized_for"]
+__all__ = [
+    "CodeEvaluation",
+    "Evaluation",
+    "Mean",
+    "evaluate",
+    "evaluation_of",
+    "open_autoencoder",
+    "open_model",
+    "pooled",
+    "sized_for",
+]
 
+
+A = TypeVar("A", bound=Autoencoder)
 
 # Samples are evaluated this many pixels at a time, so that memory does not grow with the number of samples.
 _MAX_PIXELS = 1 << 23
@@ -57,6 +69,9 @@ class Evaluation(NamedTuple):
         sampled code; None for other data (ssim also for images of fewer than 11 pixels a side).
     log_partition: log Z of a prior that is known up to it, nats, with the error of its estimate, which ELBO and bound share; else
         None.
+    mse: mean squared error of a value of x, in its own unit, against the reconstruction from that code.
+    rate, symbol_perplexity: bits of that code, of the first layer, if each symbol is coded by itself, and the mean number of values
+        of a symbol in use: see :class:`dvae.metrics.CodeRate`; None for continuous latents.
     is_density: whether the likelihood is one of real values, whose ELBO is a logarithm of a density and depends on their unit.
     log_variance_logits, log_variance_encoder: see :func:`dvae.metrics.log_gradient_variance`; on one batch of training size. Not a
         number for images of another size than the model's, where an estimator's network is for that alone.
@@ -86,16 +101,18 @@ class Evaluation(NamedTuple):
     frechet_samples: float | None = None
     frechet_reconstructions: float | None = None
     log_partition: Mean | None = None
+    mse: Mean | None = None
+    rate: float | None = None
+    symbol_perplexity: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {name: value._asdict() if isinstance(value, Mean) else value for name, value in self._asdict().items()}
+        return _plain(self)
 
     @classmethod
     def of(cls, figures: Mapping[str, Any]) -> Evaluation:
         """What :meth:`as_dict` gave, back from JSON."""
-        values: dict[str, Any] = {name: Mean(**value) if isinstance(value, dict) else value for name, value in figures.items()}
-        return cls(**values)
+        return cls(**_values(figures))
 
     def rows(self) -> list[tuple[str, str, str]]:
         """(quantity, value, standard error) as text, for a table."""
@@ -118,12 +135,7 @@ class Evaluation(NamedTuple):
             (f"active units (of {self.num_latents} a layer)", ", ".join(map(str, self.active_units)), ""),
             *([] if self.code_entropy is None or self.perplexity is None else [self._code(self.code_entropy, self.perplexity)]),
             *self._shares(),
-            *([] if self.psnr is None else [("PSNR of reconstructions (dB)", *_two_digits(self.psnr))]),
-            *(
-                []
-                if self.ssim is None
-                else [("SSIM of reconstructions", f"{self.ssim.mean:.4f}", f"{self.ssim.standard_error:.4f}")]
-            ),
+            *_rows_of_code(self),
             *self._distances(),
             *([] if self.log_partition is None else [nats("log Z of the prior", self.log_partition)]),
             ("log-variance of the gradient: logits", f"{self.log_variance_logits:.2f}", ""),
@@ -162,11 +174,68 @@ class Evaluation(NamedTuple):
         return f"training {'ELBO' if self.is_bound else 'cross-entropy objective'}, last logged (nats)"
 
 
+class CodeEvaluation(NamedTuple):
+    """What :func:`evaluate` measured of a quantised autoencoder, whose code has no distribution and no bound.
+
+    reconstruction: log p(x | code), mean over examples, nats.
+    num_latents: vectors of an example.
+    num_values: values that each may have.
+    mse, psnr, ssim, rate, symbol_perplexity: as in :class:`Evaluation`.
+    """
+
+    num_examples: int
+    reconstruction: Mean
+    num_latents: int
+    num_values: int
+    mse: Mean
+    rate: float
+    symbol_perplexity: float
+    psnr: Mean | None = None
+    ssim: Mean | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return _plain(self)
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """(quantity, value, standard error) as text, for a table."""
+        return [("reconstruction (nats)", *_two_digits(self.reconstruction)), *_rows_of_code(self)]
+
+
+def evaluation_of(figures: Mapping[str, Any]) -> Evaluation | CodeEvaluation:
+    """What ``as_dict`` of an evaluation gave, back from JSON."""
+    return Evaluation.of(figures) if "elbo" in figures else CodeEvaluation(**_values(figures))
+
+
+def _values(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: Mean(**value) if isinstance(value, dict) else value for name, value in figures.items()}
+
+
+def _plain(evaluation: Evaluation | CodeEvaluation) -> dict[str, Any]:
+    return {name: value._asdict() if isinstance(value, Mean) else value for name, value in evaluation._asdict().items()}
+
+
+def _rows_of_code(evaluation: Evaluation | CodeEvaluation) -> list[tuple[str, str, str]]:
+    """The rate of a code and its distortion."""
+    rows = []
+    if evaluation.rate is not None:
+        rows.append(("rate of the code, symbol by symbol (bits)", f"{evaluation.rate:.2f}", ""))
+        rows.append(("  values of a symbol in use (perplexity)", f"{evaluation.symbol_perplexity:.2f}", ""))
+    if evaluation.mse is not None:
+        mse, error = evaluation.mse
+        rows.append(("mean squared error of reconstructions", f"{mse:.4g}", f"{error:.2g}"))
+    if evaluation.psnr is not None:
+        rows.append(("PSNR of reconstructions (dB)", *_two_digits(evaluation.psnr)))
+    if evaluation.ssim is not None:
+        rows.append(("SSIM of reconstructions", f"{evaluation.ssim.mean:.4f}", f"{evaluation.ssim.standard_error:.4f}"))
+    return rows
+
+
 def _two_digits(value: Mean) -> tuple[str, str]:
     return f"{value.mean:.2f}", f"{value.standard_error:.2f}"
 
 
-def pooled(evaluations: Sequence[Evaluation]) -> dict[str, Mean]:
+def pooled(evaluations: Sequence[Evaluation | CodeEvaluation]) -> dict[str, Mean]:
     """The mean over models, such as replicas, of each figure that is one number; the standard error is between models."""
     figures = {}
     for name in (
@@ -177,17 +246,23 @@ def pooled(evaluations: Sequence[Evaluation]) -> dict[str, Mean]:
         "kl",
         "log_variance_logits",
         "log_variance_encoder",
+        "bits_per_dimension",
+        "rate",
+        "symbol_perplexity",
+        "mse",
+        "psnr",
+        "ssim",
     ):
-        values = [getattr(own, name) for own in evaluations]
-        numbers = [value.mean if isinstance(value, Mean) else value for value in values]
-        if None not in numbers:
+        values = [getattr(own, name, None) for own in evaluations]
+        numbers = [value.mean if isinstance(value, Mean) else value for value in values if value is not None]
+        if len(numbers) == len(evaluations):
             figures[name] = Mean(fmean(numbers), stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else math.nan)
     return figures
 
 
 @torch.no_grad()
 def evaluate(
-    model: VAE | Checkpoint | str | Path,
+    model: Autoencoder | Checkpoint | str | Path,
     data: Any = None,
     *,
     split: str = "test",
@@ -199,8 +274,11 @@ def evaluate(
     replica: int | None = None,
     features: nn.Module | str | None = None,
     progress: Callable[[int, int | None], None] | None = None,
-) -> Evaluation:
+) -> Evaluation | CodeEvaluation:
     """ELBO, importance-weighted bound and what belongs to them, with standard errors over the examples.
+
+    A quantised autoencoder has no bound and nothing random: its rate and distortion are measured, and ``num_samples``,
+    ``num_draws`` and ``seed`` have no say.
 
     Arguments:
         model: a model, which is left as it was; a checkpoint, or a folder that holds some.
@@ -223,9 +301,42 @@ def evaluate(
     if num_samples < 1:
         raise InputError(f"num_samples must be at least 1, got {num_samples}")
     with _left_as_it_was(model):
-        model, data, train_elbo = open_model(model, data, device=device, trust=trust, replica=replica)
+        model, data, train_elbo = open_autoencoder(model, data, device=device, trust=trust, replica=replica)
         examples = examples_of(data, split, input_key=getattr(model, "input_key", None), trust=trust)
-        return _measured(model, examples, train_elbo, num_samples, num_draws, seed, features, progress)
+        if isinstance(model, VAE):
+            return _measured(model, examples, train_elbo, num_samples, num_draws, seed, features, progress)
+        assert isinstance(model, Quantized)
+        if features is not None:
+            raise InputError(
+                "features are for models that have samples of a prior, which a quantised autoencoder has not: leave them out"
+            )
+        return _code_measured(model, examples, progress)
+
+
+def _code_measured(model: Quantized, examples: Examples, progress: Callable[[int, int | None], None] | None) -> CodeEvaluation:
+    model = sized_for(model, examples)
+    reconstruction, likeness = MeanWithError().to(model.device), Likeness(model, examples.shape)
+    done = 0
+    for piece in examples.pieces(100):
+        x = model.check_input(piece.x.to(model.device))
+        quantised = model.quantize(x)
+        outputs = model.decode(quantised.values)
+        reconstruction.update(model.likelihood.log_prob(x, outputs))
+        likeness.update(x, model.likelihood.mean(outputs), quantised.code)
+        done += len(x)
+        if progress is not None:
+            progress(done, examples.count)
+    return CodeEvaluation(
+        num_examples=done,
+        reconstruction=Mean.of(reconstruction),
+        num_latents=model.num_latents,
+        num_values=model.quantizer.num_values,
+        mse=Mean.of(likeness.mse),
+        rate=likeness.of_code("rate") or 0.0,
+        symbol_perplexity=likeness.of_code("perplexity") or 0.0,
+        psnr=likeness.of("psnr"),
+        ssim=likeness.of("ssim"),
+    )
 
 
 def _measured(
@@ -259,9 +370,10 @@ def _measured(
             terms = model.terms(x, layers)
             sums += torch.stack([part.double().sum(0) for part in terms])
             if first == 0:
-                likeness.update(x, layers[0].sample[0])
+                b = layers[0].sample[0]
+                likeness.update(x, model.likelihood.mean(model.decode(b)), model.latent.code(b))
                 if frechet is not None:
-                    frechet.update(x, layers[0].sample[0])
+                    frechet.update(x, b)
             sampled = terms if model.kl == "sampled" else model.terms(x, layers, kl="sampled")
             log_total = torch.logaddexp(log_total, torch.logsumexp(sampled.elbo.double(), 0))
         reconstruction.update(sums[0] / num_samples)
@@ -307,6 +419,9 @@ def _measured(
         frechet_samples=distances[0],
         frechet_reconstructions=distances[1],
         log_partition=None if model.prior.log_constant is None else Mean(*model.prior.log_constant),
+        mse=Mean.of(likeness.mse),
+        rate=likeness.of_code("rate"),
+        symbol_perplexity=likeness.of_code("perplexity"),
     )
 
 
@@ -325,7 +440,7 @@ class _CodeFigures:
         self.usage = CodeUsage(latent.place_shape).to(model.device)
         if latent.grid is not None and model.num_ids <= _MOST_WORDS:
             self.words = CodeUsage([1, model.num_ids]).to(model.device)
-            self.ids_of = model.ids_of
+            self.ids_of, self.code = model.ids_of, latent.code
         if latent.family.binary and 1 < latent.num_per_place <= _MOST_BITS:
             self.information = BitInformation(latent.num_per_place).to(model.device)
 
@@ -334,7 +449,7 @@ class _CodeFigures:
             if metric is not None:
                 metric.update(q.mean)
         if self.words is not None:
-            self.words.update(self.ids_of(q))
+            self.words.update(self.ids_of(self.code(q.mode())))
 
 
 def _of_each(codes: Sequence[_CodeFigures], figure: Callable[[_CodeFigures], Tensor | None]) -> list[float] | None:
@@ -342,23 +457,51 @@ def _of_each(codes: Sequence[_CodeFigures], figure: Callable[[_CodeFigures], Ten
     found = [value.item() for own in codes if (value := figure(own)) is not None]
     return found or None
 
+    def of_code(self, name: str) -> float | None:
+        """The codes' rate in bits, or the perplexity of a symbol; None where they cannot be counted."""
+        if self.code is None:
+            return None
+        return (self.code.compute() if name == "rate" else self.code.perplexity).item()
+
 
 def open_model(
-    model: VAE | Checkpoint | str | Path,
+    model: Autoencoder | Checkpoint | str | Path,
     data: Any = None,
     *,
     device: str | torch.device | None = None,
     trust: bool = False,
     replica: int | None = None,
 ) -> tuple[VAE, Any, float | None]:
+    """A model with latents, as :func:`open_autoencoder` gives it.
+
+    Raises:
+        InputError: as :func:`evaluate`, or the model is quantised.
+    """
+    checkpoint = model if isinstance(model, (Autoencoder, Checkpoint)) else Checkpoint.open(model)
+    if isinstance(checkpoint, Checkpoint) and checkpoint.is_quantized:
+        checkpoint.model(replica, trust=trust)  # says so
+    found, data, train_elbo = open_autoencoder(checkpoint, data, device=device, trust=trust, replica=replica)
+    if not isinstance(found, VAE):
+        raise InputError(f"model must have latents and a gradient estimator, got {type(found).__name__}")
+    return found, data, train_elbo
+
+
+def open_autoencoder(
+    model: Autoencoder | Checkpoint | str | Path,
+    data: Any = None,
+    *,
+    device: str | torch.device | None = None,
+    trust: bool = False,
+    replica: int | None = None,
+) -> tuple[Autoencoder, Any, float | None]:
     """The model, moved to its device and in evaluation mode; its data, given or the checkpoint's; the training ELBO logged last.
 
     Raises:
         InputError: as :func:`evaluate`.
     """
     saved = train_elbo = None
-    if isinstance(model, VAE):
-        if data is None and isinstance(model, DiscreteVAE):
+    if isinstance(model, Autoencoder):
+        if data is None and isinstance(model, Trainable):
             data = lightning.data_module_of(model)
         if data is None:
             raise InputError("data must be given: the model was not trained with a data module")
@@ -366,7 +509,7 @@ def open_model(
     else:
         checkpoint = model if isinstance(model, Checkpoint) else Checkpoint.open(model)
         content = checkpoint.single(replica)
-        model = checkpoint.model(replica, trust=trust)
+        model = checkpoint.autoencoder(replica, trust=trust)
         saved, train_elbo = record.data_of(content), record.train_elbo_of(content)
         if data is None and saved is None:
             raise InputError("the checkpoint does not say what data it was trained on; pass --data (data=...)")
@@ -379,21 +522,22 @@ def open_model(
 @contextmanager
 def _left_as_it_was(model: Any) -> Iterator[None]:
     """Puts a model of the caller's back on its device and into its mode, and its prior's constant to what it was."""
-    if not isinstance(model, VAE):
+    if not isinstance(model, Autoencoder):
         yield
         return
     device, training = model.device, model.training
-    buffers = {name: buffer.clone() for name, buffer in model.prior.named_buffers()}
+    prior: nn.Module = model.prior if isinstance(model, VAE) else nn.Module()
+    buffers = {name: buffer.clone() for name, buffer in prior.named_buffers()}
     try:
         yield
     finally:
         model.to(device).train(training)
         with torch.no_grad():
-            for name, buffer in model.prior.named_buffers():
+            for name, buffer in prior.named_buffers():
                 buffer.copy_(buffers[name])
 
 
-def sized_for(model: VAE, examples: Examples) -> VAE:
+def sized_for(model: A, examples: Examples) -> A:
     """The model, at the examples' size where its code is on a grid; an InputError where it is not for them."""
     if model.grid is not None and len(examples.shape) == 3:
         return model.at(examples.shape)

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dvae.metrics import MeanWithError, frechet_distance, psnr, ssim
-from dvae.models import VAE
+from dvae.metrics import CodeRate, MeanWithError, frechet_distance, psnr, ssim
+from dvae.models import VAE, Autoencoder
 from dvae.training.measures import images_of, require_images
 
 __all__ = ["Frechet", "Likeness", "Mean"]
@@ -34,15 +34,21 @@ class Mean(NamedTuple):
 
 
 class Likeness:
-    """PSNR and SSIM of images and their reconstructions, where the data are images of more than two levels.
+    """How alike examples and their reconstructions are, and how many bits the codes between them take.
+
+    PSNR and SSIM are of images of more than two levels.
 
     Arguments:
         model: whose reconstructions they are.
         shape: of an example.
     """
 
-    def __init__(self, model: VAE, shape: Sequence[int]) -> None:
-        self.model, self.shape = model, tuple(shape)
+    def __init__(self, model: Autoencoder, shape: Sequence[int]) -> None:
+        self.shape, latent = tuple(shape), model.latent
+        self.mse = MeanWithError().to(model.device)
+        self.code: CodeRate | None = None
+        if latent.num_values is not None:
+            self.code = CodeRate(latent.num_variables, latent.num_values, latent.num_per_symbol).to(model.device)
         low, high = model.likelihood.low, model.likelihood.high
         self.range = high - low
         has_levels = math.isfinite(self.range) and not (model.likelihood.whole and self.range == 1)
@@ -50,17 +56,26 @@ class Likeness:
         is_image = len(self.shape) == 3 and self.shape[0] in (1, 3)
         self.metrics = {name: MeanWithError().to(model.device) for name in names if is_image and has_levels}
 
-    def update(self, x: Tensor, b: Tensor) -> None:
-        """x [B, num_pixels] and a sample of its code."""
+    def update(self, x: Tensor, reconstructed: Tensor, code: Tensor) -> None:
+        """x and its reconstruction [B, num_pixels], and the code of whole numbers [B, D] between them."""
+        self.mse.update((x - reconstructed).double().square().mean(-1))
+        if self.code is not None:
+            self.code.update(code)
         if not self.metrics:
             return
-        images, others = (flat.unflatten(-1, self.shape) for flat in (x, self.model.likelihood.mean(self.model.decode(b))))
+        images, others = (flat.unflatten(-1, self.shape) for flat in (x, reconstructed))
         for name, metric in self.metrics.items():
             metric.update((psnr if name == "psnr" else ssim)(images, others, self.range))
 
     def of(self, name: str) -> Mean | None:
         """The mean over images."""
         return Mean.of(self.metrics[name]) if name in self.metrics else None
+
+    def of_code(self, name: str) -> float | None:
+        """The codes' rate in bits, or the perplexity of a symbol; None where they cannot be counted."""
+        if self.code is None:
+            return None
+        return (self.code.compute() if name == "rate" else self.code.perplexity).item()
 
 
 class Frechet:

@@ -17,7 +17,7 @@ from dvae.data import Examples, StoredExamples, Subset, examples_of
 from dvae.errors import InputError
 from dvae.files import written_whole
 from dvae.lab.evaluate import sized_for
-from dvae.models import VAE
+from dvae.models import Autoencoder, Quantized
 
 __all__ = ["Tokens", "tokenize"]
 
@@ -39,7 +39,7 @@ class Tokens(NamedTuple):
 
 @torch.no_grad()
 def tokenize(
-    model: VAE,
+    model: Autoencoder,
     data: Any,
     out: str | Path,
     *,
@@ -183,10 +183,13 @@ def _files(examples: Examples) -> Any:
     return None if files is None else np.array([str(path) for path in files])
 
 
-def _fingerprint(model: VAE) -> str:
+def _fingerprint(model: Autoencoder) -> str:
     """Of what a code depends on: encoder and centre, at this size."""
     digest = hashlib.sha256(str(model.image_shape).encode())
-    for name, tensor in [*model.encoders.state_dict().items(), ("mean", model.mean)]:
+    parts = [*model.encoders.state_dict().items(), ("mean", model.mean)]
+    if isinstance(model, Quantized):
+        parts += model.quantizer.state_dict().items()
+    for name, tensor in parts:
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 

@@ -314,6 +314,11 @@ class Spec:
         """Of the part of a sample that is at one place."""
         return (self.num_per_place, *self.sample_shape[1:])
 
+    @property
+    def num_per_symbol(self) -> int:
+        """Variables that one integer stands for: those of a place of the grid, or one."""
+        return 1 if self.grid is None else self.num_per_place
+
     def on(self, grid: tuple[int, int]) -> Spec:
         """The latents of another grid, with as many at each place."""
         return replace(self, num_variables=self.num_per_place * math.prod(grid), grid=grid)

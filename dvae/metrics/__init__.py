@@ -27,7 +27,7 @@ dvae fit --config l1 --config rebar --trainer.max_steps 60 --name measured --tra
 ```
 """
 
-from dvae.metrics.codes import ActiveUnits, BitInformation, CodeEntropy, CodeUsage
+from dvae.metrics.codes import ActiveUnits, BitInformation, CodeEntropy, CodeRate, CodeUsage
 from dvae.metrics.images import frechet_distance, psnr, ssim
 from dvae.metrics.means import MeanWithError
 
@@ -35,6 +35,7 @@ __all__ = [
     "ActiveUnits",
     "BitInformation",
     "CodeEntropy",
+    "CodeRate",
     "CodeUsage",
     "MeanWithError",
     "frechet_distance",

@@ -12,7 +12,10 @@ from torchmetrics import Metric
 
 from dvae.errors import InputError
 
-__all__ = ["ActiveUnits", "BitInformation", "CodeEntropy", "CodeUsage"]
+__all__ = ["ActiveUnits", "BitInformation", "CodeEntropy", "CodeRate", "CodeUsage"]
+
+# More values of a symbol are not counted: a table of them for each place would be larger than the data.
+_MOST_VALUES = 2**16
 
 
 class ActiveUnits(Metric):
@@ -192,3 +195,51 @@ class BitInformation(Metric):
         """The mean over all pairs of different bits, []; not a number of a single bit."""
         information = self.compute()
         return (information.sum() - information.trace()) / (self.num_bits * (self.num_bits - 1))
+
+
+class CodeRate(Metric):
+    r"""How many bits the codes of a data set take, if each symbol were coded by itself: the sum of the symbols' entropies.
+
+    .. math:: R = -\sum_s \sum_v \bar p_{sv} \log_2 \bar p_{sv}
+
+    with the frequencies :math:`\bar p` of the values in the codes that were seen. A symbol is what is at one place of the grid, all
+    of its latents together, or one latent where there is no grid or a place has more than 65,536 values. It is an upper bound on
+    the joint entropy, for what symbols tell of each other is left out, and biased down by about (V - 1) / (2 N ln 2) bits a
+    symbol of V values in N examples. :attr:`perplexity` is the mean number of values in use, 2^H. ``update(code)`` takes
+    whole numbers [N, D].
+
+    Arguments:
+        num_latents: D.
+        num_values: how many values a latent has.
+        per_symbol: latents of a symbol, which follow each other.
+        options: of ``torchmetrics.Metric``, such as ``sync_on_compute``.
+    """
+
+    full_state_update = False
+    counts: Tensor
+
+    def __init__(self, num_latents: int, num_values: int, per_symbol: int = 1, **options: Any) -> None:
+        super().__init__(**options)
+        self.together = per_symbol if num_values**per_symbol <= _MOST_VALUES else 1
+        self.values = num_values
+        shape = (num_latents // self.together, num_values**self.together)
+        self.add_state("counts", default=torch.zeros(shape, dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, code: Tensor) -> None:
+        weights = self.values ** torch.arange(self.together - 1, -1, -1, device=code.device)
+        symbols = (code.long().unflatten(-1, (-1, self.together)) * weights).sum(-1)
+        self.counts.scatter_add_(1, symbols.T, torch.ones_like(symbols.T))
+
+    def compute(self) -> Tensor:
+        return self._entropies.sum()
+
+    @property
+    def perplexity(self) -> Tensor:
+        """How many values a symbol would have if all in use were equally often, 2^H, the mean over symbols; []."""
+        return torch.exp2(self._entropies).mean()
+
+    @property
+    def _entropies(self) -> Tensor:
+        """In bits, of each symbol."""
+        frequencies = self.counts.double() / self.counts.sum(1, keepdim=True)
+        return torch.special.entr(frequencies).sum(1) / math.log(2)

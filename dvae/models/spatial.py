@@ -10,12 +10,12 @@ from typing import Any
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from dvae.config import Module
 from dvae.errors import InputError
 from dvae.estimators import LAX, RELAX, GradientEstimator
 from dvae.functional import sharing
-from dvae.latents import Latent, Spec, from_integers, to_integers
+from dvae.latents import Spec, from_integers, to_integers
 from dvae.likelihoods import Likelihood
-from dvae.models.controls import Controls
 
 __all__ = ["Spatial", "on_grid"]
 
@@ -40,7 +40,7 @@ def on_grid(latent: Spec, encoders: Iterable[nn.Module], decoders: Iterable[nn.M
     return replace(latent, grid=tuple(grids[0]))
 
 
-class Spatial(Controls):
+class Spatial(Module):
     """The part of a model that knows of grids.
 
     A model of one layer is spatial where encoder, decoder and prior each have a ``grid``, an attribute (H', W'), and compute for
@@ -56,13 +56,20 @@ class Spatial(Controls):
     likelihood: Likelihood
     mean: Tensor
     output_bias: Tensor
-    encode: Any
+    code_of: Any
+    sample_of: Any
     decode: Any
+    check_input: Any
 
     @property
     def grid(self) -> tuple[int, int] | None:
         """(H', W'), places of the code; None where it is not on a grid."""
         return self.latent.grid
+
+    @property
+    def is_for_every_size(self) -> bool:
+        """Whether :meth:`at` has other sizes to give."""
+        return self.grid is not None and self.image_shape is not None
 
     def at(self, image_shape: Sequence[int]) -> Self:
         """The same model for images of another size: a copy that shares all parameters.
@@ -99,7 +106,7 @@ class Spatial(Controls):
         return twin
 
     def _grid_of(self, image_shape: tuple[int, ...]) -> tuple[int, int]:
-        if self.grid is None or self.image_shape is None or getattr(self.prior, "grid", None) is None:
+        if not self.is_for_every_size or self.image_shape is None:
             raise InputError(
                 f"x must be {self.num_pixels} values per example, for the model is for one size alone, got {image_shape}: one for "
                 "every size has ResidualEncoder, ResidualDecoder and SpatialFactorial or SpatialAutoregressive"
@@ -207,12 +214,12 @@ class Spatial(Controls):
         """
         self._require_integers()  # what has no tokens says so before it encodes
         model = self.suited_to(x)
-        return model.ids_of(model.encode(x))
+        return model.ids_of(model.code_of(model.check_input(x)))
 
-    def ids_of(self, q: Latent) -> Tensor:
-        """The most probable value of a distribution as :meth:`encode_ids` gives it, of logits for this model's own grid."""
+    def ids_of(self, code: Tensor) -> Tensor:
+        """Codes of whole numbers [B, D] as :meth:`encode_ids` gives them, on this model's own grid."""
         self._require_integers()
-        ids = to_integers(self.latent.code(q.mode()), self.latent.num_values or 0, self.latent.num_per_place)
+        ids = to_integers(code, self.latent.num_values or 0, self.latent.num_per_place)
         return ids.unflatten(-1, self.grid or ())
 
     def decode_ids(self, ids: Tensor) -> Tensor:
@@ -232,7 +239,7 @@ class Spatial(Controls):
             raise InputError(f"ids must be from 0 to {self.num_ids - 1}, got {ids.min().item()} to {ids.max().item()}")
         model = self._at_grid((ids.shape[1], ids.shape[2]))
         code = from_integers(ids.flatten(1), self.latent.num_values or 0, self.latent.num_per_place)
-        images = model.likelihood.mean(model.decode(model.latent.from_code(code).to(model.mean)))
+        images = model.likelihood.mean(model.decode(model.sample_of(code)))
         return images.unflatten(-1, model.image_shape or ())
 
     def _require_integers(self) -> None:

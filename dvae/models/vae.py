@@ -16,10 +16,12 @@ from dvae.config import instantiate
 from dvae.errors import InputError
 from dvae.estimators import RELAX, GradientEstimator
 from dvae.latents import Latent, Spec
-from dvae.likelihoods import Bernoulli, Likelihood, check_values
+from dvae.likelihoods import Bernoulli, Likelihood
 from dvae.models import pretrained
+from dvae.models.autoencoder import Autoencoder
 from dvae.models.building import linear_or_given, network_sizes, require_at_least, size_of_example
-from dvae.models.spatial import Spatial, on_grid
+from dvae.models.controls import Controls
+from dvae.models.spatial import on_grid
 from dvae.noise import place, uniform
 from dvae.objectives import ELBOTerms, importance_weighted_bound
 from dvae.priors import Factorial, Prior, SpatialFactorial
@@ -48,7 +50,7 @@ class Layer(NamedTuple):
         return (self.q if self.direct else self.q.detach()).log_prob(self.sample)
 
 
-class VAE(Spatial):
+class VAE(Controls, Autoencoder):
     r"""Encoder, decoder, prior and likelihood, and how the gradient of their ELBO is estimated: a plain ``nn.Module``.
 
     .. math:: \text{ELBO}(x) = E_{q(b|x)}[\log p(x|b) + \log p(b) - \log q(b|x)]
@@ -98,10 +100,6 @@ class VAE(Spatial):
         torch.Size([3])
     """
 
-    mean: Tensor
-    output_bias: Tensor
-    mean_is_set: Tensor
-
     def __init__(
         self,
         estimator: GradientEstimator | dict[str, Any] | None = None,
@@ -148,9 +146,7 @@ class VAE(Spatial):
         self.prior.build(self.latent)
         self._require_closed_kl(kl == "analytic", free_bits is not None, kl_balance is not None)
         self.estimators: Sequence[GradientEstimator] = self._of_each_layer(first)  # type: ignore[assignment]
-        self.register_buffer("mean", torch.full((num_pixels,), 0.5))
-        self.register_buffer("output_bias", torch.zeros(num_pixels * self.likelihood.outputs_per_pixel))
-        self.register_buffer("mean_is_set", torch.tensor(False))
+        self.make_statistics()
         self.hold(beta, free_bits, kl_balance)
 
     def _require_closed_kl(self, *asked: bool) -> None:
@@ -310,6 +306,18 @@ class VAE(Spatial):
         if not samples:
             return centred
         return torch.cat([centred.expand(*samples[0].shape[:-1], -1), *samples], dim=-1)
+
+    # On a grid
+
+    @property
+    def is_for_every_size(self) -> bool:
+        return super().is_for_every_size and getattr(self.prior, "grid", None) is not None
+
+    def code_of(self, x: Tensor) -> Tensor:
+        return self.latent.code(self.infer(0, x, []).mode())
+
+    def sample_of(self, code: Tensor) -> Tensor:
+        return self.latent.from_code(code).to(self.mean)
 
     # Noise
 
@@ -508,46 +516,6 @@ class VAE(Spatial):
             "x": f"{shape} values, likelihood {type(self.likelihood).__name__}",
             "trained with": type(self.estimator).__name__,
         }
-
-    # Data
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model's tensors are."""
-        return self.mean.device
-
-    def flat_input(self, x: Tensor) -> Tensor:
-        """x as [B, num_pixels] of the model's type; an InputError says where its shape is wrong."""
-        if not isinstance(x, Tensor) or x.dim() < 1 or x[0:1].numel() not in (0, self.num_pixels):
-            given = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            size = tuple(x.shape[1:]) if isinstance(x, Tensor) else ()
-            name = f"image_shape={size}" if len(size) == 3 else f"num_pixels={math.prod(size)}"
-            hint = f": a model of such data has {name}" if size and not isinstance(given, str) else ""
-            if self.grid is not None:
-                hint = ": images of another size are given as [B, channels, height, width], flat ones to model.at(image_shape)"
-            raise InputError(f"x must be a tensor of {self.num_pixels} values per example, got {given}{hint}")
-        return x.reshape(x.shape[0], self.num_pixels).to(self.mean.dtype)
-
-    def check_input(self, x: Tensor) -> Tensor:
-        """x as [B, num_pixels] of the model's type; an InputError says what is wrong with its shape or its values."""
-        x = self.flat_input(x)
-        check_values(self.likelihood, x)
-        return x
-
-    def set_mean(self, mean: Tensor, std: Tensor | None = None) -> None:
-        """Centre the encoder's input at the data's mean, [num_pixels], and start the decoder's outputs there.
-
-        Arguments:
-            mean: of the training set.
-            std: its standard deviation, for likelihoods that work in units of it.
-        """
-        if mean.shape != self.mean.shape:
-            raise InputError(f"mean must have shape {tuple(self.mean.shape)}, got {tuple(mean.shape)}")
-        mean, std = self.per_channel(mean, std)
-        self.mean.copy_(mean)
-        self.likelihood.set_statistics(mean, std)
-        self.output_bias.copy_(self.likelihood.start(mean))
-        self.mean_is_set.fill_(True)
 
     # Parameters
 

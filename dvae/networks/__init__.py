@@ -82,8 +82,8 @@ test's two photographs:
 | `spatial` | 7.394 ± .037 | 18.75 ± .13 | .475 ± .007 | 197 of 256 | .75 |
 | `spatial`, 64 x 64 (`size: 64, patches: 1600`) | 7.711 ± .050 | 17.93 ± .14 | .474 ± .012 | 775 of 1,024 | .74 |
 
-Reconstructions are nearer to the photographs, and the likelihood is surer of them than it should be of photographs unlike those of
-the training set: that is what the test's bits per dimension say.
+Reconstructions of `spatial` are nearer to the photographs, and the likelihood is surer of them than it should be of photographs
+unlike those of the training set: that is what the test's bits per dimension say. Quantised codes are in `dvae.models`.
 """
 
 from dvae.networks.convolutional import ConvDecoder, ConvEncoder

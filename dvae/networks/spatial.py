@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from dvae.config import Module
@@ -40,6 +41,7 @@ class ResidualEncoder(Module):
         blocks: how many residual blocks.
         output_scale: standard deviation of the initial logits. At the default the code says enough of the image for the decoder to
             find it before the KL has emptied it.
+        channels_last: keep weights in the order of memory that has a pixel's channels side by side: faster, in other last digits.
 
     Raises:
         InputError: a size is less than 1, the stride is no power of two, H or W is not divisible by it, or ``out_features`` is no
@@ -64,6 +66,7 @@ class ResidualEncoder(Module):
         channels: int = 32,
         blocks: int = 2,
         output_scale: float = 2.0,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         self.depth, self.grid = _depth_and_grid(image_shape, stride)
@@ -78,6 +81,8 @@ class ResidualEncoder(Module):
         last = nn.Conv2d(widths[-1], outputs, 3, padding=1)
         self.layers = nn.Sequential(*layers, *_normalized(widths[-1]), last)
         _initialize(self.layers, last, output_scale * gain(_ACTIVATION))
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = self.grid
@@ -97,6 +102,7 @@ class ResidualDecoder(Module):
         blocks: how many residual blocks.
         outputs_per_pixel: numbers that the likelihood takes for each pixel, 1 where it is None; likewise. The output is then
             [*, outputs_per_pixel C H W], first the first number of every pixel.
+        channels_last: as the encoder's.
 
     Raises:
         InputError: as :class:`ResidualEncoder`.
@@ -115,6 +121,7 @@ class ResidualDecoder(Module):
         channels: int = 32,
         blocks: int = 2,
         outputs_per_pixel: int | None = None,
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         outputs_per_pixel = 1 if outputs_per_pixel is None else outputs_per_pixel
@@ -130,6 +137,8 @@ class ResidualDecoder(Module):
         last = _doubling(widths[-1], outputs_per_pixel * depth)
         self.layers = nn.Sequential(*layers, *_normalized(widths[-1]), last)
         _initialize(self.layers, last, 1.0)
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
 
     def forward(self, b: Tensor) -> Tensor:
         return self.layers(_channels_first(b.reshape(-1, b.shape[-1]), self.grid)).reshape(*b.shape[:-1], -1)

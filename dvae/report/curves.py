@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from dvae.errors import InputError
 from dvae.files import save_figure
 
-__all__ = ["Curve", "joined", "plot_training", "read_curves"]
+__all__ = ["Curve", "joined", "plot_training", "read_curves", "seconds_per_step"]
 
 _NAME = "train/elbo"
 # Points of a drawn line, each a mean over what was logged there.
@@ -59,6 +59,23 @@ def read_curves(path: str | Path) -> dict[str, Curve]:
         if steps:
             curves[setting] = Curve(steps, seconds, elbo, spread)
     return curves
+
+
+def seconds_per_step(path: str | Path) -> float | None:
+    """Seconds of an update, between the first log of the newest run below a folder and its last; None where there is one alone."""
+    tables = sorted(Path(path).rglob("metrics.csv"), key=lambda file: file.stat().st_mtime)
+    if not tables:
+        return None
+    with tables[-1].open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("seconds") and _is_of_training(row)]
+    if len(rows) < 2:
+        return None
+    steps, seconds = ([float(row[name]) for row in (rows[0], rows[-1])] for name in ("step", "seconds"))
+    return (seconds[1] - seconds[0]) / (steps[1] - steps[0])
+
+
+def _is_of_training(row: Mapping[str, Any]) -> bool:
+    return any(value and name.startswith("train/") for name, value in row.items())
 
 
 def joined(curves: Sequence[Curve]) -> Curve:

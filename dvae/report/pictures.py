@@ -14,9 +14,18 @@ from torchvision.utils import make_grid, save_image
 
 from dvae.errors import InputError
 from dvae.files import written_whole
-from dvae.models import VAE
+from dvae.models import VAE, Autoencoder
 
-__all__ = ["as_images", "image_grid", "image_shape_of", "reconstruction_grid", "sample_grid", "save_gif", "save_picture"]
+__all__ = [
+    "as_images",
+    "brightness",
+    "image_grid",
+    "image_shape_of",
+    "reconstruction_grid",
+    "sample_grid",
+    "save_gif",
+    "save_picture",
+]
 
 _GIF_COLOURS = 64
 
@@ -41,7 +50,7 @@ def sample_grid(
 
 @torch.no_grad()
 def reconstruction_grid(
-    model: VAE,
+    model: Autoencoder,
     x: Tensor,
     image_shape: Sequence[int] | None = None,
     generator: torch.Generator | None = None,
@@ -67,7 +76,7 @@ def save_picture(picture: Tensor, path: str | Path) -> Path:
 _COLUMNS = 8
 
 
-def as_images(model: VAE, pixels: Tensor, image_shape: Sequence[int] | None = None) -> Tensor:
+def as_images(model: Autoencoder, pixels: Tensor, image_shape: Sequence[int] | None = None) -> Tensor:
     """Values of x [N, num_pixels] as images in [0, 1], [N, 1 or 3, H, W]; channels that are no colours side by side, in grey.
 
     Arguments:
@@ -77,13 +86,13 @@ def as_images(model: VAE, pixels: Tensor, image_shape: Sequence[int] | None = No
     """
     fits = image_shape is not None and math.prod(image_shape) == pixels.shape[-1]
     shape = tuple(image_shape) if image_shape is not None and fits else image_shape_of(pixels.shape[-1])
-    images = _brightness(model, pixels.float().cpu()).reshape(-1, *shape)
+    images = brightness(model, pixels.float().cpu()).reshape(-1, *shape)
     if shape[0] not in (1, 3):
         images = images.permute(0, 2, 1, 3).reshape(len(images), 1, shape[1], shape[0] * shape[2])
     return images
 
 
-def image_grid(model: VAE, pixels: Tensor, image_shape: Sequence[int] | None = None, columns: int = 8) -> Tensor:
+def image_grid(model: Autoencoder, pixels: Tensor, image_shape: Sequence[int] | None = None, columns: int = 8) -> Tensor:
     """Values of x [N, num_pixels] as one picture [C, H, W] in [0, 1], ``columns`` images in a row."""
     images = as_images(model, pixels, image_shape)
     # Twice the size of small ones: 28 pixels are too few to look at.
@@ -92,7 +101,7 @@ def image_grid(model: VAE, pixels: Tensor, image_shape: Sequence[int] | None = N
     return make_grid(images, nrow=columns, padding=4, pad_value=0.5)
 
 
-def _brightness(model: VAE, pixels: Tensor) -> Tensor:
+def brightness(model: Autoencoder, pixels: Tensor) -> Tensor:
     """Values of x in [0, 1]: by the likelihood's range, or by the picture's own where that has no end."""
     low, high = model.likelihood.low, model.likelihood.high
     low = pixels.min().item() if math.isinf(low) else low

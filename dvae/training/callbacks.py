@@ -20,13 +20,14 @@ from torch import Tensor
 from dvae.data import x_of
 from dvae.errors import InputError, Interrupted
 from dvae.files import written_whole
+from dvae.models import VAE
 from dvae.report.pictures import reconstruction_grid, sample_grid, save_picture
 from dvae.training import lightning
 from dvae.training.gradient_variance import log_gradient_variance
 from dvae.training.measures import Measures
-from dvae.training.module import DiscreteVAE
 from dvae.training.run import Training
 from dvae.training.schedule import RATES, Course, Interpolation, groups_of, require_points_in_range, tensors_of
+from dvae.training.single import Trainable
 from dvae.training.sweep import models_of
 
 __all__ = ["BestCheckpoint", "LastCheckpoint", "Measures", "Pictures", "ProgressBar", "Schedule", "VarianceMonitor"]
@@ -295,13 +296,15 @@ class Pictures(pl.Callback):
             if trainer.logger is not None and folder is not None:
                 save_picture(picture, Path(folder) / f"{name}.png")
 
-    def _of(self, model: DiscreteVAE, trainer: pl.Trainer) -> dict[str, Tensor]:
+    def _of(self, model: Trainable, trainer: pl.Trainer) -> dict[str, Tensor]:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if not getattr(data, "are_images", True):
             return {}
         shape = getattr(data, "image_shape", None) or model.image_shape
         generator = torch.Generator(model.device).manual_seed(0)
-        pictures = {"samples": sample_grid(model, self.num_images, shape, generator)}
+        pictures = {}
+        if isinstance(model, VAE):  # what has no prior draws no samples
+            pictures["samples"] = sample_grid(model, self.num_images, shape, generator)
         x = _validation_examples(trainer, model, self.num_images // 2)
         if x is not None:
             pictures["reconstructions"] = reconstruction_grid(model, x, shape, generator)
@@ -341,6 +344,8 @@ class VarianceMonitor(pl.Callback):
         if trainer.sanity_checking or not isinstance(pl_module, Training):
             return
         models = models_of(pl_module)
+        if not isinstance(pl_module.models[0], VAE):
+            return  # it estimates no gradient
         x = _validation_examples(trainer, pl_module.models[0], self.batch_size)
         if x is None:
             return
@@ -353,7 +358,7 @@ class VarianceMonitor(pl.Callback):
                 pl_module.log(f"val/log_variance_{name}", mean, sync_dist=not pl_module.apart)
 
 
-def _validation_examples(trainer: pl.Trainer, model: DiscreteVAE, count: int) -> Tensor | None:
+def _validation_examples(trainer: pl.Trainer, model: Trainable, count: int) -> Tensor | None:
     """The first validation examples, or None where there are none."""
     loaders = trainer.val_dataloaders
     for loader in loaders if isinstance(loaders, (list, tuple)) else [loaders]:

@@ -18,12 +18,13 @@ from torch import Tensor
 from dvae.config import current_path, public_path
 from dvae.errors import InputError
 from dvae.files import written_whole
-from dvae.models import VAE
+from dvae.models import Autoencoder
 from dvae.models.controls import CONTROLS
 from dvae.models.rebuilding import MORE_VALUES, num_stored, rebuilt
 from dvae.training import record
 from dvae.training.module import DiscreteVAE
 from dvae.training.run import Training
+from dvae.training.single import Trainable
 
 __all__ = [
     "Checkpoint",
@@ -180,7 +181,22 @@ class Checkpoint:
     def model(self, replica: int | None = None, *, trust: bool = False, **overrides: Any) -> DiscreteVAE:
         """The model, in evaluation mode; arguments and errors as of :func:`load_model`."""
         self.require_autoencoder()
+        if self.is_quantized:
+            raise InputError(
+                f"checkpoint {self.path} is of a quantised autoencoder, which has no bound, prior or gradient estimator: dvae "
+                "evaluate, sample, encode and tokenize take it, and in Python Checkpoint.open(path).autoencoder()"
+            )
         return self.build(DiscreteVAE, replica, trust=trust, **overrides)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether it is of a :class:`dvae.QuantizedAutoencoder`."""
+        return "quantizer" in self.content["hyper_parameters"]
+
+    def autoencoder(self, replica: int | None = None, *, trust: bool = False) -> Trainable:
+        """The model, with latents or quantised, in evaluation mode; arguments and errors as of :func:`load_model`."""
+        self.require_autoencoder()
+        return self.build(Trainable, replica, trust=trust)
 
     def require_autoencoder(self) -> None:
         """An InputError where it is of policies, with the command that takes those."""
@@ -251,7 +267,7 @@ class Taken(NamedTuple):
 _STATISTICS = ("mean", "output_bias", "mean_is_set")
 
 
-def init_from(model: VAE | Training, checkpoint: str | Path | Checkpoint, *, replica: int | None = None) -> Taken:
+def init_from(model: Autoencoder | Training, checkpoint: str | Path | Checkpoint, *, replica: int | None = None) -> Taken:
     """Start a model from a checkpoint's weights, of the same model or of one with another estimator, likelihood or network.
 
     All tensors of the same name and shape are taken, the data's mean included; the rest is as it was made. Optimizer, iteration,
@@ -280,7 +296,7 @@ def init_from(model: VAE | Training, checkpoint: str | Path | Checkpoint, *, rep
     return taken[0]
 
 
-def _take(model: VAE, content: Mapping[str, Any], path: Path) -> Taken:
+def _take(model: Autoencoder, content: Mapping[str, Any], path: Path) -> Taken:
     own, saved = model.state_dict(), content["state_dict"]
     fits = [name for name, tensor in own.items() if isinstance(saved.get(name), Tensor) and saved[name].shape == tensor.shape]
     if not set(fits) & {name for name, _ in model.named_theta()}:
@@ -304,7 +320,7 @@ def _take(model: VAE, content: Mapping[str, Any], path: Path) -> Taken:
     )
 
 
-def _other_statistics(model: VAE, content: Mapping[str, Any], fits: Sequence[str]) -> set[str]:
+def _other_statistics(model: Autoencoder, content: Mapping[str, Any], fits: Sequence[str]) -> set[str]:
     """What is not of this model's data or likelihood, although a tensor of the name is there."""
     if "mean" not in fits:
         return set(_STATISTICS)
@@ -315,7 +331,7 @@ def _other_statistics(model: VAE, content: Mapping[str, Any], fits: Sequence[str
     return parts | set(_STATISTICS if model.likelihood.needs_std else _STATISTICS[1:2])
 
 
-def _differences(model: VAE, saved: Mapping[str, Any]) -> str:
+def _differences(model: Autoencoder, saved: Mapping[str, Any]) -> str:
     shapes = [
         f"{name} is {tuple(saved[name].shape)} there and {tuple(parameter.shape)} in the model"
         for name, parameter in model.named_theta()
@@ -324,7 +340,7 @@ def _differences(model: VAE, saved: Mapping[str, Any]) -> str:
     return ", ".join(shapes) or "none of its tensors has a name of the model's"
 
 
-def _same_likelihood(model: VAE, content: Mapping[str, Any]) -> bool:
+def _same_likelihood(model: Autoencoder, content: Mapping[str, Any]) -> bool:
     saved = content["hyper_parameters"].get("likelihood")
     path = "dvae.likelihoods.Bernoulli" if saved is None else saved.get("class_path") if isinstance(saved, Mapping) else None
     return isinstance(path, str) and current_path(path) == public_path(type(model.likelihood))

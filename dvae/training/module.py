@@ -7,34 +7,31 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
-from dvae.data import DataModule, x_of
 from dvae.errors import InputError
 from dvae.estimators import GradientEstimator
 from dvae.latents import Latent
-from dvae.likelihoods import Likelihood, check_values
+from dvae.likelihoods import Likelihood
 from dvae.metrics import ActiveUnits, CodeEntropy, MeanWithError
 from dvae.models import VAE
 from dvae.models.building import require_at_least
-from dvae.noise import noise_stream, seeded_generator
 from dvae.objectives import importance_weighted_bound
 from dvae.priors import Prior
 from dvae.training import lightning
 from dvae.training.compilation import FAILURES, compiled, warn_not_compiled
-from dvae.training.run import Training
+from dvae.training.single import VALIDATE, Trainable
 from dvae.training.step import StepOutput, step_loss
 
 __all__ = ["DiscreteVAE"]
 
-# Separates the noise of validation, and of a prior's constant, from the noise of training under one seed.
-_TRAIN, _VALIDATE, _NORMALIZE = 0, 1, 2
+# Separates the noise of a prior's constant from that of training and validation under one seed.
+_NORMALIZE = 2
 # Updates from which on compiling, some ten seconds, is won back.
 _WORTH_COMPILING = 10_000
 
 
-class DiscreteVAE(VAE, Training):
+class DiscreteVAE(VAE, Trainable):
     r"""A variational autoencoder with discrete latents, trained with a pluggable gradient estimator.
 
     .. math:: \text{ELBO}(x) = E_{q(b|x)}[\log p(x|b) + \log p(b) - \log q(b|x)]
@@ -134,110 +131,36 @@ class DiscreteVAE(VAE, Training):
             direct_gradient=direct_gradient,
         )
         self.save_hyperparameters(self.config["init_args"])
-        require_at_least(1, accumulate_grad_batches=accumulate_grad_batches, val_num_samples=val_num_samples)
-        require_at_least(1, steps_per_execution=steps_per_execution)
-        require_at_least(0, lr=lr, phi_lr=phi_lr or 0.0, weight_decay=weight_decay, phi_warmup_steps=phi_warmup_steps, eps=eps)
+        require_at_least(1, val_num_samples=val_num_samples)
+        require_at_least(0, phi_lr=phi_lr or 0.0, phi_warmup_steps=phi_warmup_steps)
         if compile not in (True, False, "auto"):
             raise InputError(f"compile must be true, false or 'auto', got {compile!r}")
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise InputError(f"betas must be two numbers in [0, 1), got {betas}")
-        if gradient_clip_norm is not None and not gradient_clip_norm > 0:
-            raise InputError(f"gradient_clip_norm must be positive or None, got {gradient_clip_norm}")
-        self.lr, self.phi_lr = lr, lr if phi_lr is None else phi_lr
-        self.betas, self.eps, self.weight_decay = (betas[0], betas[1]), eps, weight_decay
-        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
-        self.gradient_clip_norm = gradient_clip_norm
-        self.accumulate_grad_batches = accumulate_grad_batches
-        self.phi_warmup_steps = phi_warmup_steps
+        self.set_up(
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            optimizer=optimizer,
+            lr_scheduler=lr_scheduler,
+            gradient_clip_norm=gradient_clip_norm,
+            accumulate_grad_batches=accumulate_grad_batches,
+            steps_per_execution=steps_per_execution,
+            seed=seed,
+            input_key=input_key,
+        )
+        self.phi_lr, self.phi_warmup_steps = lr if phi_lr is None else phi_lr, phi_warmup_steps
         self.val_num_samples = val_num_samples
-        self.compile_step, self.steps_per_execution = compile, steps_per_execution
-        self.seed = torch.initial_seed() if seed is None else seed
-        self.input_key = input_key
+        self.compile_step = compile
         self.start_metrics()
         self._compiling = compile is True
         self._compiled_step: Callable[..., StepOutput] | None = None
-        self._generator: torch.Generator | None = None
-
-    @property
-    def models(self) -> Sequence[DiscreteVAE]:  # type: ignore[override]
-        """The model itself, alone."""
-        return [self]
-
-    # What changes from step to step without being a tensor; a compiled step must not look at it.
-
-    clock_was_read = False
-
-    @property
-    def iteration(self) -> int:
-        """Batches trained on so far."""
-        self.clock_was_read = True
-        return self._iteration
-
-    @iteration.setter
-    def iteration(self, value: int) -> None:
-        self._iteration = value
-
-    @property
-    def trainer(self) -> pl.Trainer:
-        """The trainer that the module is in, as in Lightning."""
-        self.clock_was_read = True
-        return super().trainer
-
-    @trainer.setter
-    def trainer(self, trainer: pl.Trainer | None) -> None:
-        pl.LightningModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
 
     def start_training(self, trainer: pl.Trainer) -> None:
         """Decide whether to compile, and set the data's mean where it is not set."""
         self._compiling = self.compile_step is True or (
             self.compile_step == "auto" and trainer.estimated_stepping_batches >= _WORTH_COMPILING
         )
-        if self.mean_is_set:
-            return
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if (mean := getattr(data, "mean", None)) is not None:
-            std = getattr(data, "std", None) if self.likelihood.needs_std else None
-        else:
-            mean, std = self.mean_of_batches(trainer)
-        self.set_mean(mean.to(self.mean), None if std is None else std.to(self.mean))
-
-    def check_data(self, data: DataModule) -> None:
-        """Nothing, or a warning where the data make the ELBO a cross-entropy.
-
-        Raises:
-            InputError: the data have another size, or values that the likelihood does not take.
-        """
-        if data.num_pixels != self.num_pixels:
-            shape = "" if data.image_shape is None else f" or image_shape={data.image_shape}"
-            raise InputError(
-                f"num_pixels must be {data.num_pixels}, the values of an example of the data, got {self.num_pixels}: build the "
-                f"model with num_pixels={data.num_pixels}{shape}"
-            )
-        covered = True
-        for name in ("train", "valid"):
-            if name in data.split_names:
-                # All of what is in memory, some of the rest, whose batches are checked one by one.
-                examples = data.examples(name)
-                for piece in examples.pieces(10_000) if data.in_memory else [(examples.some(1000),)]:
-                    check_values(self.likelihood, piece[0])
-                    covered = covered and self.likelihood.covers(piece[0])
-        if not covered:
-            rank_zero_warn(
-                f"the data have values that {type(self.likelihood).__name__} gives no probability to, such as grey levels: what is "
-                "trained and called ELBO is a cross-entropy and no bound on log p(x)"
-            )
-
-    def mean_of_batches(self, trainer: pl.Trainer) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of what the training loader gives in an epoch, float [num_pixels] each."""
-        total, squares, count = (torch.zeros_like(self.mean, dtype=torch.float64) for _ in range(3))
-        for batch in lightning.gone_through_apart(trainer.train_dataloader) or ():
-            x = self.flat_input(x_of(batch, self.input_key).to(self.mean.device)).double()
-            total, squares, count = total + x.sum(0), squares + x.square().sum(0), count + x.shape[0]
-        sums, run = torch.stack([total, squares, count]), trainer.lightning_module
-        if not (isinstance(run, Training) and run.apart):
-            sums = trainer.strategy.reduce(sums, reduce_op="sum")
-        mean = sums[0] / sums[2].clamp(min=1)
-        return mean, (sums[1] / sums[2].clamp(min=1) - mean.square()).clamp(min=0).sqrt()
+        super().start_training(trainer)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Theta's group of the optimizer and, where there is a phi, phi's."""
@@ -290,14 +213,6 @@ class DiscreteVAE(VAE, Training):
         super().replace_prior(prior)
         self.save_hyperparameters(self.config["init_args"])
 
-    def noise_stream(self, rank: int) -> int:
-        """Where the training noise of one process comes from; see :meth:`dvae.models.VAE.training_noise`."""
-        return noise_stream(self.seed, _TRAIN, rank)
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The codes of a batch, see :meth:`dvae.models.VAE.codes`."""
-        return self.codes(self._input(self, batch))
-
     def start_metrics(self, **options: Any) -> None:
         """Make what validation adds up in; the options are of ``torchmetrics.Metric``."""
         self.val_elbo, self.val_bound = MeanWithError(**options), MeanWithError(**options)
@@ -310,7 +225,7 @@ class DiscreteVAE(VAE, Training):
         """Add a validation batch to what :meth:`start_metrics` made."""
         if batch_idx == 0:
             self.prior.normalize(self._seeded(_NORMALIZE))
-        layers = self.sample_layers(x, self.val_num_samples, self._seeded(_VALIDATE, rank, batch_idx))
+        layers = self.sample_layers(x, self.val_num_samples, self._seeded(VALIDATE, rank, batch_idx))
         weights = self.terms(self.check_input(x), layers, kl="sampled").elbo
         self.val_elbo.update(weights.mean(0))
         self.val_bound.update(importance_weighted_bound(weights))
@@ -337,8 +252,3 @@ class DiscreteVAE(VAE, Training):
         """Let the next validation start from nothing."""
         for metric in (self.val_elbo, self.val_bound, *self.val_units, *self.val_entropies):
             metric.reset()
-
-    def _seeded(self, *counters: int) -> torch.Generator:
-        if self._generator is None or self._generator.device != self.mean.device:
-            self._generator = torch.Generator(self.mean.device)
-        return seeded_generator(self._generator, self.seed, *counters)

@@ -87,8 +87,8 @@ def model_path(checkpoint: Mapping[str, Any]) -> Any:
 def upgraded(checkpoint: dict[str, Any]) -> dict[str, Any]:
     """The checkpoint, of this version or an earlier one, whose configs mean to this version what they meant to theirs.
 
-    The convolutional networks were ReLU networks before they had an ``activation``, and the sampled KL had its direct gradient before
-    there was a ``direct_gradient``.
+    The convolutional networks were ReLU networks before they had an ``activation``, and the sampled KL had its direct gradient
+    before there was a ``direct_gradient``.
     """
     if _had_direct_gradient(checkpoint["dvae"]):
         for entry in [checkpoint, *(checkpoint["dvae"].get("replicas") or [])]:

@@ -23,6 +23,7 @@ from dvae.training.whole_step import WholeStep
 
 if TYPE_CHECKING:
     from dvae.training.module import DiscreteVAE
+    from dvae.training.single import Trainable
 
 __all__ = ["Training", "joint_optimizer"]
 
@@ -141,7 +142,7 @@ class Training(pl.LightningModule):
         """What a loader gave as [B, num_pixels]; of several models [R, B, num_pixels]."""
         return self._input(self.models[0], batch)
 
-    def _input(self, model: DiscreteVAE, batch: Any) -> Tensor:
+    def _input(self, model: Trainable, batch: Any) -> Tensor:
         x, data = x_of(batch, model.input_key), lightning.data_module_of(self)
         # What is held in memory was checked as a whole when training started.
         return model.flat_input(x) if isinstance(data, DataModule) and data.in_memory else model.check_input(x)
@@ -256,10 +257,11 @@ class Training(pl.LightningModule):
     def _log_training(self) -> None:
         assert self.tally is not None
         means = dict(zip(self.metric_names, (self.tally / self.num_tallied).unbind(-1), strict=True))
-        self.train_elbo |= {index: means["elbo"][index] for index in self.active}
+        if "elbo" in means:
+            self.train_elbo |= {index: means["elbo"][index] for index in self.active}
         for name, values in means.items():
-            self.log_each(f"train/{name}", values[self.active], prog_bar=name == "elbo")
-        nats = {index: means["kl"][index].item() for index in self.active}
+            self.log_each(f"train/{name}", values[self.active], prog_bar=name == self.models[0].headline)
+        nats = {index: means["kl"][index].item() for index in self.active} if "kl" in means else {}
         self._warn_of_collapse({index: collapse.low_kl(own) for index, own in nats.items() if own < collapse.LEAST_KL})
         self.tally, self.num_tallied = None, 0
         if self._whole is not None:
@@ -269,8 +271,8 @@ class Training(pl.LightningModule):
         figures = [self.models[index].measured() for index in self.active]
         for name in self.models[0].figures:
             values = torch.stack([own[name] for own in figures]) if figures else torch.zeros(0)
-            self.log_each(f"{stage}/{name}", values, prog_bar=name in ("elbo", "importance_weighted_bound"))
-        if stage == "val":
+            self.log_each(f"{stage}/{name}", values, prog_bar=name in (self.models[0].headline, "importance_weighted_bound"))
+        if stage == "val" and "active_units" in self.models[0].figures:
             silent = {index: own["active_units"] == 0 for index, own in zip(self.active, figures, strict=True)}
             # Of a single example no mean varies.
             several = [index for index, none in silent.items() if none and self.models[index].val_units[0].count > 1]

@@ -169,6 +169,8 @@ def replicate(model: DiscreteVAE, replicas: int = 1, sweep: Mapping[str, Sequenc
     """
     if replicas < 1:
         raise InputError(f"replicas must be at least 1, got {replicas}")
+    if not isinstance(model, DiscreteVAE):
+        raise InputError(f"replicas are of a DiscreteVAE, got {type(model).__name__}: give each seed a run of its own")
     sweep = dict(sweep or {})
     for name, values in sweep.items():
         if not isinstance(values, (list, tuple)) or not values:

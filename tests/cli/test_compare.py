@@ -218,3 +218,53 @@ def test_curves_of_runs_one_after_the_other_are_joined():
     first, second = Curve([9, 19], [1.0, 2.0], [-4.0, -3.0], [0.0, 0.0]), Curve([9, 19], [1.5, 3.5], [-6.0, -3.0], [0.0, 0.0])
     curve = joined([first, second])
     assert curve == Curve([9, 19], [2.5, 5.5], [-5.0, -3.0], [pytest.approx(2**0.5), 0.0])
+
+
+LEVELS = "model: {likelihood: {class_path: dvae.likelihoods.DiscretizedLogistic}"
+IMAGES = "data: {class_path: dvae.data.PhotoPatches, init_args: {size: 12, patches: 40, batch_size: 10}}"
+
+
+@pytest.fixture
+def photos(folder):
+    """Compares models of small photographs; returns the exit status."""
+    pytest.importorskip("vector_quantize_pytorch")
+    Path("bits.yaml").write_text(f"{LEVELS}, num_latents: 8, val_num_samples: 2}}\n{IMAGES}\n")
+    quantized = "class_path: dvae.QuantizedAutoencoder, init_args: {num_latents: 4, "
+    Path("fsq.yaml").write_text(f"{LEVELS}}}}}\n{IMAGES}\n".replace("model: {", f"model: {{{quantized}"))
+
+    def run(*flags: str) -> int:
+        quiet = ("--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--without=Pictures,VarianceMonitor")
+        quiet += ("--without=BestCheckpoint", "--trainer.log_every_n_steps=2")
+        return main(["compare", "--config=bits.yaml", "--max_steps=6", "--seeds=2", "--name=c", "--apart", *QUICK, *quiet, *flags])
+
+    return run
+
+
+def test_a_quantised_code_is_compared_by_rate_and_distortion(photos, capsys):
+    assert photos("--estimators=[LOO]", "--variants=[fsq.yaml]") == 0
+    folder = Path("runs/compare/c/version_0")
+    bits, fsq = figures(folder)
+    assert (bits["estimator"], fsq["estimator"]) == ("LOO", "fsq")
+    assert bits["bits_per_dimension"]["mean"] > 0
+    assert fsq["bits_per_dimension"] is fsq["elbo"] is fsq["log_variance_encoder"] is None
+    for row in (bits, fsq):
+        assert 0 <= row["rate"]["mean"] <= 16
+        assert row["psnr"]["standard_error"] > 0
+        assert row["seconds_per_step"] > 0
+    assert {"rate_distortion.png", "reconstructions.png"} <= {path.name for path in folder.iterdir()}
+    table = capsys.readouterr().out
+    assert f"{fsq['psnr']['mean']:.2f}±{fsq['psnr']['standard_error']:.2f}" in table
+    before = sorted(folder.rglob("metrics.csv"))
+    assert photos("--estimators=[LOO]", "--variants=[fsq.yaml]") == 0
+    assert sorted(folder.rglob("metrics.csv")) == before
+    assert len(before) == 4
+
+
+def test_a_variant_may_not_change_how_long_it_is_trained(photos, refused):
+    Path("longer.yaml").write_text("trainer: {max_steps: 99}\n")
+    sentence = refused("compare", "--variants=[longer.yaml]")
+    assert "variants change the model alone, got trainer.max_steps in longer.yaml" in sentence
+
+
+def test_something_must_be_compared(refused):
+    assert "estimators must name at least one, such as '[RELAX, REBAR, LOO]', or variants" in refused("compare")

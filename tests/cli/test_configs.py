@@ -10,8 +10,11 @@ from dvae.cli import main
 from dvae.cli.configs import find_config, given, run_name
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-MODELS, ESTIMATORS = (sorted(path.stem for path in (CONFIGS / kind).glob("*.yaml")) for kind in ("model", "estimator"))
+NAMES, ESTIMATORS = (sorted(path.stem for path in (CONFIGS / kind).glob("*.yaml")) for kind in ("model", "estimator"))
 
+# A quantised code has no estimator.
+QUANTIZED = [name for name in NAMES if "quantizer:" in (CONFIGS / "model" / f"{name}.yaml").read_text()]
+MODELS = [name for name in NAMES if name not in QUANTIZED]
 
 # These read data of their own, or take long: one estimator is enough.
 WITH_ONE = ("conv", "photos", "spatial", "words")
@@ -38,6 +41,15 @@ def test_every_prior_trains_a_step(prior, tmp_path, monkeypatch):
     quick = ["--model.prior.num_temperatures=10"] if prior == "boltzmann" else []
     assert main(["fit", "--config=l1", "--config=loo", f"--config={prior}", *flags, *quick]) == 0
     assert (tmp_path / "runs" / f"l1_loo_{prior}" / "version_0" / "checkpoints" / "best.ckpt").is_file()
+
+
+@pytest.mark.parametrize("model", QUANTIZED)
+def test_every_quantised_code_trains_a_step(model, tmp_path, monkeypatch):
+    pytest.importorskip("vector_quantize_pytorch")
+    monkeypatch.chdir(tmp_path)
+    small = ["--trainer.max_steps=1", "--trainer.limit_val_batches=1", "--data.patches=100"]
+    assert main(["fit", "--config", model, "--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", *small]) == 0
+    assert list(tmp_path.glob("runs/*/version_0/checkpoints/best.ckpt"))
 
 
 def test_the_papers_models_and_estimators_are_there():

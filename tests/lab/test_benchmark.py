@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from dvae.cli import main
+from dvae.errors import InputError
 from dvae.estimators import LOO, REINFORCE
-from dvae.lab.benchmark import ESTIMATORS, count_products
+from dvae.lab.benchmark import ESTIMATORS, count_products, spatial_speed
 from dvae.report.benchmark import plot_growth
 from dvae.training.module import DiscreteVAE
 
@@ -83,3 +84,20 @@ def test_growth_is_drawn(tmp_path):
 def test_bad_arguments_end_in_one_sentence(flags, message, capsys):
     assert main(["benchmark", *flags]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_the_convolutional_model_is_timed_against_a_plain_loop_in_turns():
+    turns = []
+    ways = ["plain", "eager"]  # compiling takes long
+    found = spatial_speed(
+        ways, size=8, channels=4, blocks=1, batch_size=4, steps=2, repetitions=3, progress=lambda: turns.append(1)
+    )
+    assert [own.way for own in found] == ways
+    assert all(own.images_per_second > 0 for own in found)
+    assert found[0].to_plain == 1
+    assert len(turns) == 2 * 4
+
+
+def test_a_way_of_training_that_does_not_exist_is_refused():
+    with pytest.raises(InputError, match="ways must be out of plain, eager, compiled, compiled, channels_last; got fast"):
+        spatial_speed(["fast"])

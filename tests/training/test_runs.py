@@ -49,7 +49,7 @@ resume = sys.argv[6] if len(sys.argv) > 6 else None
 pl.seed_everything(0)
 torch.set_num_threads(1)
 estimator = dvae.estimators.RELAX(hidden=7)
-model = Recording(estimator, num_pixels=16, num_latents=4, num_layers=2, phi_warmup_steps=2, gradient_clip_norm=5.0)
+model = Recording(estimator, MODEL, phi_warmup_steps=2, gradient_clip_norm=5.0)
 model.ranks, model.share, model.batches, model.uniforms = ranks, share, [], []
 trainer = pl.Trainer(
     strategy="ddp" if ranks > 1 else "auto",
@@ -74,9 +74,14 @@ torch.save({**state, "batches": model.batches, "noise": model.uniforms}, f"{out}
 """
 
 
-def several(tmp_path, name, *arguments):
+DENSE = "num_pixels=16, num_latents=4, num_layers=2"
+NETWORK = "{{'class_path': 'dvae.networks.Residual{}', 'init_args': {{'channels': 4, 'blocks': 1, 'stride': 2}}}}"
+GRID = f"{NETWORK.format('Encoder')}, {NETWORK.format('Decoder')}, image_shape=(1, 4, 4), num_latents=8"
+
+
+def several(tmp_path, name, *arguments, model=DENSE):
     script = tmp_path / "several.py"
-    script.write_text(SEVERAL)
+    script.write_text(SEVERAL.replace("MODEL", model))
     folder = tmp_path / name
     folder.mkdir()
     ranks, share, steps, images, *more = arguments
@@ -130,10 +135,11 @@ def test_two_processes_stay_equal_on_different_data_and_noise_and_resume(tmp_pat
         assert largest_difference([whole["model"], whole["optimizer"]], [rest["model"], rest["optimizer"]]) == 0
 
 
-def test_two_processes_equal_one_with_the_combined_batch(tmp_path, images):
+@pytest.mark.parametrize("model", [DENSE, GRID], ids=["dense", "grid"])
+def test_two_processes_equal_one_with_the_combined_batch(tmp_path, images, model):
     """With the same noise for the same images; in float64, so that only the order of sums differs."""
-    first, second = several(tmp_path, "two", 2, "share", 12, images)
-    (alone,) = several(tmp_path, "one", 1, "share", 12, images)
+    first, second = several(tmp_path, "two", 2, "share", 12, images, model=model)
+    (alone,) = several(tmp_path, "one", 1, "share", 12, images, model=model)
     assert largest_difference([first["model"], first["optimizer"]], [second["model"], second["optimizer"]]) == 0
     difference = largest_difference([first["model"], first["optimizer"]], [alone["model"], alone["optimizer"]])
     print(f"largest difference: {difference:.1e}")

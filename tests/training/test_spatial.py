@@ -104,3 +104,26 @@ def test_several_models_train_at_once_as_each_alone(make):
     for own, other in zip(alone, run.models, strict=True):
         for a, b in zip(own.parameters(), other.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_a_convolutional_model_is_trained_in_other_precisions(precision):
+    model = tiny(compile=False)
+    trainer = pl.Trainer(max_steps=2, val_check_interval=2, limit_val_batches=1, precision=precision, **QUIET)
+    trainer.fit(model, stripes(8))
+    assert trainer.callback_metrics["val/elbo"].isfinite()
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_the_order_of_memory_changes_no_more_than_the_last_digits():
+    given = {"channels": 4, "blocks": 1}
+    models = []
+    for channels_last in (False, True):
+        torch.manual_seed(0)
+        arguments = {**given, "channels_last": channels_last}
+        networks = [{"class_path": f"dvae.networks.Residual{name}", "init_args": arguments} for name in ("Encoder", "Decoder")]
+        models.append(DiscreteVAE(LOO(), *networks, image_shape=(1, 8, 8), num_latents=12, seed=0, compile=False).double())
+        fitted(models[-1], stripes(8))
+    one, two = (torch.nn.utils.parameters_to_vector(p.contiguous() for p in model.parameters()) for model in models)
+    torch.testing.assert_close(one, two)
+    assert models[1].decoders[0].layers[0].weight.is_contiguous(memory_format=torch.channels_last)

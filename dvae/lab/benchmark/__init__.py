@@ -2,7 +2,21 @@
 
 from dvae.lab.benchmark.growth import GROWTH, Pace, growth, long_run
 from dvae.lab.benchmark.products import count_products
+from dvae.lab.benchmark.spatial import SPATIAL, SpatialSpeed, spatial_speed
 from dvae.lab.benchmark.steps import MODES, StepTime, benchmark
 from dvae.lab.benchmark.subject import ESTIMATORS
 
-__all__ = ["ESTIMATORS", "GROWTH", "MODES", "Pace", "StepTime", "benchmark", "count_products", "growth", "long_run"]
+__all__ = [
+    "ESTIMATORS",
+    "GROWTH",
+    "MODES",
+    "SPATIAL",
+    "Pace",
+    "SpatialSpeed",
+    "StepTime",
+    "benchmark",
+    "count_products",
+    "growth",
+    "long_run",
+    "spatial_speed",
+]
