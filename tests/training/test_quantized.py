@@ -111,7 +111,7 @@ def test_the_commands_take_it_where_they_make_sense(run, capsys):
     assert figures["num_values"] == 16
     assert "elbo" not in figures
     assert "rate of the code, symbol by symbol (bits)" in capsys.readouterr().out
-    assert main(["tokenize", "images.npz", run, "--out=t.npz", "--split=test"]) == 0
+    assert main(["tokenize", run, "images.npz", "--out=t.npz", "--split=test"]) == 0
     assert np.load("t.npz")["tokens"].shape == (20, 3, 3)
     assert main(["encode", run, "--out=c.npz"]) == 0
     assert np.load("c.npz")["codes"].shape == (20, 9)
