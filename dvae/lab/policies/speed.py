@@ -118,7 +118,8 @@ def solving(num_seeds: int = 10, *, peers: bool = True) -> list[Solving]:
     """Episodes and steps until CartPole (of 200 steps, mean of 100 episodes above 195) is solved, with equal settings.
 
     Advantage actor-critic with stable-baselines3's defaults on both sides: 8 environments, 5 steps an update, two layers of 64 and
-    tanh, RMSprop with eps 1e-5, a gradient of norm .5 at most; learning rates .0007, its default, and .003.
+    tanh, RMSprop with eps 1e-5, a gradient of norm .5 at most; learning rates .0007, its default, and .003. Initial weights
+    are each library's own, there orthogonal.
 
     Arguments:
         num_seeds: agents of each.
