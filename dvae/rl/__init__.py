@@ -44,9 +44,9 @@ of one optimizer, then fits V and phi further. The action is credited with `retu
 wrapper of one's own is an argument; a subclass of `PolicyGradient` may change the rest.
 
 Environment steps a second on CartPole through the whole training loop (`dvae rl benchmark`; 8 environments an agent, 5 steps an
-update, one thread): one agent 5,414, ten at once 19,148, stable-baselines3's A2C 3,874. Until CartPole is solved, with its settings on
-both sides and each library's own initial weights (`dvae rl benchmark --solve 10`), means of 10 agents: 93,106 ± 8,588 steps here and
-90,504 ± 11,226 there at its learning rate, 59,298 ± 4,590 and 41,850 ± 2,762 at .003; so a step of its is worth as much or more.
+update, one thread): one agent 5,414, ten at once 19,148, stable-baselines3's A2C 3,874. Until CartPole is solved, with that
+library's settings on both sides and each library's own initial weights (`dvae rl benchmark --solve 10`), means of 10 agents:
+93,106 ± 8,588 steps here and 90,504 ± 11,226 there at its learning rate, 59,298 ± 4,590 and 41,850 ± 2,762 at .003.
 
 # An honest comparison
 

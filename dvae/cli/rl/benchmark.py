@@ -39,7 +39,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
         if args.solve < 1:
             raise InputError(f"solve must be at least 1, got {args.solve}")
         figures = solving(args.solve, peers=args.peers)
-        title = f"Until CartPole is solved (mean of 100 episodes above 195 of 200), {args.solve} agents each, equal settings but initial weights"
+        title = f"Until CartPole is solved (mean of 100 episodes above 195 of 200), {args.solve} agents each, settings equal"
         print_table(title, ["", "lr", "episodes", "std. error", "steps", "std. error", "unsolved"], [_row(own) for own in figures])
     if args.json is not None:
         write_json(args.json, {"loops": [own._asdict() for own in figures]})
