@@ -224,7 +224,7 @@ class DiscreteVAE(VAE, Trainable):
     def measure(self, x: Tensor, rank: int, batch_idx: int) -> None:
         """Add a validation batch to what :meth:`start_metrics` made."""
         if batch_idx == 0:
-            self.prior.normalize(self._seeded(_NORMALIZE))
+            self.prior.normalize(self._seeded(_NORMALIZE, 0, 0))
         layers = self.sample_layers(x, self.val_num_samples, self._seeded(VALIDATE, rank, batch_idx))
         weights = self.terms(self.check_input(x), layers, kl="sampled").elbo
         self.val_elbo.update(weights.mean(0))
