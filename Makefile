@@ -30,9 +30,9 @@ train: setup  ## train the main model (RELAX, L1) on the bundled data, evaluate 
 	$(BIN)/dvae sample $(RUNS)/l1_relax --out $(RUNS)/l1_relax/pictures
 	$(BIN)/dvae encode $(RUNS)/l1_relax --out $(RUNS)/l1_relax/codes.npz
 
-compare: setup  ## train MODELS x ESTIMATORS for STEPS steps (on another binarization with DATA=file.npz), and tabulate them
+compare: setup  ## train MODELS x ESTIMATORS for STEPS steps (on another binarization with DATA=file.npz, with FLAGS of dvae fit), and tabulate them
 	for model in $(MODELS); do for estimator in $(ESTIMATORS); do \
-	  $(BIN)/dvae fit --config configs/model/$$model.yaml --config configs/estimator/$$estimator.yaml --trainer.max_steps $(STEPS) --runs $(RUNS)/compare $(DATA_FLAG) || exit 1; \
+	  $(BIN)/dvae fit --config configs/model/$$model.yaml --config configs/estimator/$$estimator.yaml --trainer.max_steps $(STEPS) --runs $(RUNS)/compare $(DATA_FLAG) $(FLAGS) || exit 1; \
 	done; done
 	$(BIN)/dvae evaluate $(addprefix $(RUNS)/compare/,$(COMPARED))
 

@@ -2,7 +2,7 @@
 
 import signal
 
-__all__ = ["InputError", "Interrupted", "NonFiniteError"]
+__all__ = ["InputError", "Interrupted", "NonFiniteError", "reason_of"]
 
 
 # A damaged file can put a page of noise where a name should be.
@@ -28,3 +28,13 @@ class Interrupted(Exception):
     def __init__(self, signum: int, step: int) -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name} at step {step}")
         self.signum = signum
+
+
+def reason_of(error: Exception, longest: int = 120) -> str:
+    """An error of another library in one short line.
+
+    Arguments:
+        error: whose.
+        longest: characters of its message.
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:longest]}"

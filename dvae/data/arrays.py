@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dvae.errors import InputError
+from dvae.errors import InputError, reason_of
 
 __all__ = ["SPLITS", "Splits", "binarize"]
 
@@ -92,11 +92,6 @@ def check_file(path: Path, name: str) -> None:
     """An InputError where there is no file at the path."""
     if not path.is_file():
         raise InputError(f"{name} must be a file, got {path}, which {'is a folder' if path.is_dir() else 'does not exist'}")
-
-
-def reason_of(error: Exception) -> str:
-    """An error of another library in one short line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
 
 
 def guess_shape(event: Sequence[int]) -> tuple[int, ...] | None:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dvae.data.arrays import Splits, reason_of
+from dvae.data.arrays import Splits
 from dvae.data.module import DataModule
 from dvae.data.stores import Store
-from dvae.errors import InputError
+from dvae.errors import InputError, reason_of
 
 __all__ = ["HuggingFaceData", "HuggingFaceStore"]
 

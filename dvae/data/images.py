@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dvae.data.arrays import SPLITS, Splits, check_count, reason_of
+from dvae.data.arrays import SPLITS, Splits, check_count
 from dvae.data.module import DataModule
 from dvae.data.stores import Store
-from dvae.errors import InputError
+from dvae.errors import InputError, reason_of
 
 __all__ = ["ImageFolder", "ImageStore"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from dvae.data.arrays import SPLITS, Splits, arrays_in, arrays_of, check_file, reason_of, unpacked
+from dvae.data.arrays import SPLITS, Splits, arrays_in, arrays_of, check_file, unpacked
 from dvae.data.module import DataModule
-from dvae.errors import InputError
+from dvae.errors import InputError, reason_of
 from dvae.resources import bundled_folder
 
 __all__ = ["MNIST", "BinarizedMNIST", "FashionMNIST"]

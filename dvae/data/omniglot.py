@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dvae.data.arrays import Splits, check_file, number_tensor, reason_of
+from dvae.data.arrays import Splits, check_file, number_tensor
 from dvae.data.module import DataModule
-from dvae.errors import InputError
+from dvae.errors import InputError, reason_of
 
 __all__ = ["Omniglot"]
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from dvae.data.arrays import Splits, check_file, reason_of
+from dvae.data.arrays import Splits, check_file
 from dvae.data.module import DataModule
-from dvae.errors import InputError
+from dvae.errors import InputError, reason_of
 
 __all__ = ["Table"]
 

@@ -371,9 +371,10 @@ def _measured(
             sums += torch.stack([part.double().sum(0) for part in terms])
             if first == 0:
                 b = layers[0].sample[0]
-                likeness.update(x, model.likelihood.mean(model.decode(b)), model.latent.code(b))
+                reconstructed = model.likelihood.mean(model.decode(b))
+                likeness.update(x, reconstructed, model.latent.code(b))
                 if frechet is not None:
-                    frechet.update(x, b)
+                    frechet.update(x, reconstructed)
             sampled = terms if model.kl == "sampled" else model.terms(x, layers, kl="sampled")
             log_total = torch.logaddexp(log_total, torch.logsumexp(sampled.elbo.double(), 0))
         reconstruction.update(sums[0] / num_samples)

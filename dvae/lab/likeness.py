@@ -98,10 +98,10 @@ class Frechet:
         self.model, self.shape = model, shape
         self.metric = frechet_distance(features, shape).to(model.device)
 
-    def update(self, x: Tensor, b: Tensor) -> None:
-        """x [B, num_pixels] and a sample of its code."""
+    def update(self, x: Tensor, reconstructed: Tensor) -> None:
+        """x and its reconstruction, [B, num_pixels]."""
         self.metric.update(images_of(self.model, x, self.shape), real=True)
-        self.metric.update(images_of(self.model, self.model.likelihood.mean(self.model.decode(b)), self.shape), real=False)
+        self.metric.update(images_of(self.model, reconstructed, self.shape), real=False)
 
     def compute(self, seed: int) -> tuple[float, float]:
         """The distance of as many samples as there were images, and that of their reconstructions."""

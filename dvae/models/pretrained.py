@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dvae.config import Module, current_path
-from dvae.errors import InputError
+from dvae.errors import InputError, reason_of
 from dvae.files import written_whole
 from dvae.models.rebuilding import rebuilt
 
@@ -25,6 +25,8 @@ _CONFIG, _TENSORS, _CARD = "config.json", "model.safetensors", "README.md"
 _MOST_BYTES = 2**20  # of a config, which is a page of text
 
 _FORMAT = 1
+# Of another library's message.
+_LONGEST = 200
 
 
 def save(model: Module, folder: str | Path, facts: Mapping[str, str], figures: Rows, name: str | None = None) -> Path:
@@ -111,7 +113,7 @@ def push(model: Module, repository: str, facts: Mapping[str, str], figures: Rows
             address = hub.create_repo(repository, private=private, exist_ok=True)
             hub.upload_folder(repo_id=address.repo_id, folder_path=folder, commit_message="Upload model")
         except Exception as error:  # the hub's, its client's and the network's are of many kinds
-            raise InputError(f"{repository} cannot be uploaded to the Hugging Face hub: {_reason(error)}") from None
+            raise InputError(f"{repository} cannot be uploaded to the Hugging Face hub: {reason_of(error, _LONGEST)}") from None
     return str(address)
 
 
@@ -132,7 +134,8 @@ def _file(source: str | Path, name: str, revision: str | None) -> Path:
         raise
     except Exception as error:  # as above
         raise InputError(
-            f"model {source} is no folder here, and no model that can be had from the Hugging Face hub: {_reason(error)}"
+            f"model {source} is no folder here, and no model that can be had from the Hugging Face hub: "
+            f"{reason_of(error, _LONGEST)}"
         ) from None
 
 
@@ -144,7 +147,7 @@ def _config(path: Path, what: str) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{what}: {path.name} is damaged or no JSON: {_reason(error)}") from None
+        raise InputError(f"{what}: {path.name} is damaged or no JSON: {reason_of(error, _LONGEST)}") from None
     if not isinstance(config, dict) or not isinstance(config.get("init_args"), dict) or "class_path" not in config:
         raise InputError(f"{what}: {path.name} must be a mapping with class_path and init_args, as save_pretrained writes it")
     if config.get("format") != _FORMAT:
@@ -158,11 +161,7 @@ def _tensors(path: Path, what: str) -> dict[str, Tensor]:
     except InputError:
         raise
     except Exception as error:  # whatever the damaged bytes lead to
-        raise InputError(f"{what}: {path.name} is damaged or not in safetensors: {_reason(error)}") from None
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise InputError(f"{what}: {path.name} is damaged or not in safetensors: {reason_of(error, _LONGEST)}") from None
 
 
 def _safetensors(name: str) -> Any:

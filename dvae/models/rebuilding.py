@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_buffer_registration_hook, register_module_parameter_registration_hook
 
 from dvae.config import class_paths, import_class, require_trust
-from dvae.errors import InputError
+from dvae.errors import InputError, reason_of
 from dvae.models.building import size_of_example
 
 __all__ = ["MORE_VALUES", "num_stored", "rebuilt"]
@@ -64,8 +64,7 @@ def rebuilt(
     except InputError as error:
         raise InputError(f"{what}: {error}") from None
     except Exception as error:  # whatever a damaged value leads to
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{what} does not fit the model it names: {type(error).__name__}: {reason}") from error
+        raise InputError(f"{what} does not fit the model it names: {reason_of(error, 200)}") from error
     for name, tensor in tensors.items():
         if tensor.is_complex() or not tensor.isfinite().all():
             raise InputError(f"{what}: {name} must hold finite real numbers, but does not")
