@@ -28,6 +28,7 @@ from dvae.config import MOVED, class_paths, import_class, is_trusted, require_tr
 from dvae.data import DataModule
 from dvae.data.batches import loader_of
 from dvae.errors import InputError, Interrupted
+from dvae.networks.convolutional import is_convolutional
 from dvae.training import record
 from dvae.training.callbacks import Pictures
 from dvae.training.checkpoints import Checkpoint as Saved
@@ -168,8 +169,11 @@ class _CLI(LightningCLI):
         parser.add_argument("--runs", type=str, default="runs", help="folder that holds all runs")
         text = "name of the run, by default of its configs, such as l1_relax; each gets a new RUNS/NAME/version_K"
         parser.add_argument("--name", type=str | None, default=None, help=text)
-        text = "CPU threads of PyTorch, 0 for its own choice; at batch 24 more gain little and lose much beside other work"
-        parser.add_argument("--threads", type=int, default=1, help=text)
+        text = (
+            "CPU threads of PyTorch, 0 for its own choice; by default that for convolutions and 1 for others, whose products "
+            "are small at batch 24: more gain little and lose much beside other work"
+        )
+        parser.add_argument("--threads", type=int | None, default=None, help=text)
         parser.add_argument(
             "--matmul_precision",
             type=Literal["highest", "high", "medium"],
@@ -250,8 +254,6 @@ class _CLI(LightningCLI):
                 f"trainer.precision must keep parameters in float32 or float64, got {config.trainer.precision}: sums over pixels "
                 "would lose the ELBO's digits; bf16-mixed computes products alone in fewer bits"
             )
-        if threads := config.threads:
-            torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(config.matmul_precision)
         # Weights that decay to nothing get so small that the CPU is slow with them: a tenth of a long run's time.
         torch.set_flush_denormal(True)
@@ -263,6 +265,9 @@ class _CLI(LightningCLI):
                 self.table = runs.run_table(config.runs, config.name)
                 runs.put_loggers_into(config.trainer.logger, Path(self.table.log_dir))
             self._instantiate_with_data()
+            threads = (0 if is_convolutional(self.model) else 1) if config.threads is None else config.threads
+            if threads:
+                torch.set_num_threads(threads)
             several = resume.replicas_of(self.checkpoint) if self.checkpoint is not None and self.command != "fit" else None
             if several is not None:
                 self.model = several

@@ -72,6 +72,8 @@ class Draw(NamedTuple):
     """[K, B, D], their hard samples."""
     value: Tensor
     """[K, B], f(b); with its graph where :meth:`GradientEstimator.draw` made it, without in :meth:`GradientEstimator.gradient`."""
+    derivative: Tensor | None = None
+    """[K, B, D], f'(b), where it came with the value; :meth:`GradientEstimator.derivative` asks for it."""
 
 
 # Those whose parameters were asked for before they were all there. Beside the objects, so that no copy is thought to be listed.
@@ -112,6 +114,8 @@ class GradientEstimator(Module, Generic[Q]):
     """The latent families that the equation holds for."""
     differentiates: bool = False
     """Whether the derivative of f with respect to the sample is needed; where not, f may be any Python function."""
+    derivative_at_sample: bool = False
+    """Whether of f, besides its value, only :meth:`derivative` is asked: it then comes with the value's own backward pass."""
     multi_sample: bool = False
     """Whether f's values are log-weights, and the objective is the K-sample bound instead of their mean."""
     num_noise: int = 1
@@ -143,6 +147,10 @@ class GradientEstimator(Module, Generic[Q]):
             context: [B, C] or [K, B, C], what is known before the sample is drawn (the input, earlier layers), or None.
         """
         raise NotImplementedError(f"{type(self).__name__} must define gradient(self, f, q, draw, context)")
+
+    def derivative(self, f: Objective, draw: Draw) -> Tensor:
+        """f'(b), [K, B, D], at the samples drawn: as they brought it, or of an f evaluated anew."""
+        return value_and_derivative(f, draw.b)[1] if draw.derivative is None else draw.derivative
 
     def combine(self, value: Tensor) -> Tensor:
         """The objective [B] from f at the samples [K, B]: their mean, or the K-sample bound of log-weights."""
@@ -260,7 +268,7 @@ class GradientEstimator(Module, Generic[Q]):
             if is_users:
                 f(draw.b)  # it says whether it is frozen; a derivative under torch.func would hide that
             self._require_derivative(f, draw.b)
-        draw = Draw(draw.noise, draw.z.detach(), draw.b, draw.value.detach().to(draw.z.dtype))
+        draw = draw._replace(z=draw.z.detach(), value=draw.value.detach().to(draw.z.dtype))
         grad = self.gradient(f, cast(Q, latent), draw, context)
         expected = (*draw.value.shape, *latent.logits.shape[-latent.event_dim :])
         if grad.shape != expected:

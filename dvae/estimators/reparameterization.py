@@ -37,12 +37,12 @@ class Reparameterization(GradientEstimator[Gaussian]):
     reference = "Kingma & Welling 2014"
     latents = (Gaussian,)
     differentiates = True
+    derivative_at_sample = True
     evaluations_per_sample = 2
 
     def gradient(self, f: Objective, q: Gaussian, draw: Draw, context: Tensor | None) -> Tensor:
         # Any temperature: it says that the layers above, sampled on the way, are to be differentiated too.
-        _, derivative = value_and_derivative(lambda b: f(b, temperature=1.0), draw.b)
-        return q.sample_gradient(draw.b, derivative)
+        return q.sample_gradient(draw.b, self.derivative(lambda b: f(b, temperature=1.0), draw))
 
 
 class LAX(GradientEstimator[Gaussian]):

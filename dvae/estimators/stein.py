@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dvae.errors import InputError
-from dvae.estimators.base import Draw, GradientEstimator, Objective, value_and_derivative
+from dvae.estimators.base import Draw, GradientEstimator, Objective
 from dvae.estimators.control_variates import controlled
 from dvae.latents import Bernoulli, Categorical, Discrete
 from dvae.networks import MLP
@@ -55,6 +55,7 @@ class RODEO(GradientEstimator[Discrete]):
     reference = "Shi et al. 2022"
     latents = (Bernoulli, Categorical)
     differentiates = True
+    derivative_at_sample = True
     evaluations_per_sample = 2
 
     def __init__(self, num_samples: int = 2, *, hidden: int = 100, depth: int = 1) -> None:
@@ -69,7 +70,7 @@ class RODEO(GradientEstimator[Discrete]):
 
     def gradient(self, f: Objective, q: Discrete, draw: Draw, context: Tensor | None) -> Tensor:
         num_variables = q.logits.shape[-q.event_dim]
-        slope = value_and_derivative(f, draw.b)[1]
+        slope = self.derivative(f, draw)
         own, other = draw.b[None], _others(draw.b)
         other_slope, other_value = _others(slope), _others(draw.value)
         projection = q.flat(other_slope * (own - other)).sum(-1)  # [K - 1, K, B]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dvae.estimators.base import Draw, GradientEstimator, Objective, value_and_derivative
+from dvae.estimators.base import Draw, GradientEstimator, Objective
 from dvae.estimators.concrete import Concrete
 from dvae.latents import Bernoulli, Categorical, Discrete
 
@@ -39,10 +39,11 @@ class StraightThrough(GradientEstimator[Discrete]):
     unbiased = False
     latents = (Bernoulli, Categorical)
     differentiates = True
+    derivative_at_sample = True
     evaluations_per_sample = 2
 
     def gradient(self, f: Objective, q: Discrete, draw: Draw, context: Tensor | None) -> Tensor:
-        _, derivative = value_and_derivative(f, draw.b)
+        derivative = self.derivative(f, draw)
         return q.mean_gradient(derivative)
 
 
@@ -72,9 +73,10 @@ class GumbelStraightThrough(Concrete):
     """
 
     reference = "Jang et al. 2017"
+    derivative_at_sample = True
 
     def gradient(self, f: Objective, q: Discrete, draw: Draw, context: Tensor | None) -> Tensor:
-        _, derivative = value_and_derivative(f, draw.b)
+        derivative = self.derivative(f, draw)
         # dz / dlogits = 1; for categories up to a shift of all classes, to which softmax is blind.
         _, pull_back, *_ = torch.func.vjp(lambda z: q.soft(z, self.temperature), draw.z)
         return pull_back(derivative)[0]
@@ -111,5 +113,5 @@ class ReinMax(StraightThrough):
     reference = "Liu et al. 2023"
 
     def gradient(self, f: Objective, q: Discrete, draw: Draw, context: Tensor | None) -> Tensor:
-        _, derivative = value_and_derivative(f, draw.b)
+        derivative = self.derivative(f, draw)
         return 2 * q.mean_gradient(derivative, 0.5 * (draw.b + q.probs)) - 0.5 * q.mean_gradient(derivative)

@@ -83,6 +83,7 @@ class DoubleCV(GradientEstimator[Discrete]):
     reference = "Titsias & Shi 2022"
     latents = (Bernoulli, Categorical)
     differentiates = True
+    derivative_at_sample = True
     evaluations_per_sample = 2
 
     def __init__(self, num_samples: int = 2, alpha: float = 0.5) -> None:
@@ -92,7 +93,7 @@ class DoubleCV(GradientEstimator[Discrete]):
         self.alpha = nn.Parameter(torch.tensor(float(alpha)))
 
     def gradient(self, f: Objective, q: Discrete, draw: Draw, context: Tensor | None) -> Tensor:
-        _, derivative = value_and_derivative(f, draw.b)
+        derivative = self.derivative(f, draw)
         slope = self.alpha * _mean_of_others(derivative)
         value = draw.value - q.flat(slope * (draw.b - q.probs)).sum(-1)
         return controlled(q, draw.b, value, _mean_of_others(value), q.mean_gradient(slope))

@@ -117,6 +117,11 @@ class ConvDecoder(Module):
         return self.layers(b.reshape(-1, b.shape[-1])).reshape(*b.shape[:-1], -1)
 
 
+def is_convolutional(module: nn.Module) -> bool:
+    """Whether there are convolutions in it: large operations, which gain from threads and from being compiled early."""
+    return any(isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d) for part in module.modules())
+
+
 def _check_image_shape(image_shape: Sequence[int] | None) -> tuple[int, int, int]:
     if image_shape is None:
         raise InputError("image_shape must be given as (channels, height, width), got None: the examples are no images")

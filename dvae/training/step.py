@@ -14,12 +14,14 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from dvae.estimators import Draw
 from dvae.estimators.base import Objective
-from dvae.functional import frozen
+from dvae.functional import caller, frozen
 from dvae.models import VAE, Layer
+from dvae.objectives import ELBOTerms
 
 __all__ = ["StepOutput", "step_loss"]
 
@@ -51,11 +53,11 @@ def step_loss(model: VAE, x: Tensor, noise: Sequence[Tensor]) -> StepOutput:
     if model.training and len(noise) > model.num_layers:
         model.prior.advance(noise[model.num_layers])
     layers = model.rollout(x, noise)
-    terms = model.balanced(model.terms(x, [layer._replace(direct=model.direct_gradient) for layer in layers]), layers[-1].q)
     # One evaluation of f at the hard samples is the value of every layer's draw.
-    value = model.objective(terms)
-    combined = model.estimators[0].combine(value)
-    surrogate, variance = combined.mean(), value.new_zeros(())
+    terms, value, derivative, surrogate = (
+        _differentiated(model, x, layers) if _brings_derivative(model) else _evaluated(model, x, layers)
+    )
+    variance = value.new_zeros(())
     metrics = {
         "elbo": terms.elbo.mean().detach(),
         "reconstruction": terms.reconstruction.mean().detach(),
@@ -68,7 +70,7 @@ def step_loss(model: VAE, x: Tensor, noise: Sequence[Tensor]) -> StepOutput:
     for index, estimator in enumerate(model.estimators):
         q, z, b, _ = known[index]
         f = _LayerObjective(model, x, noise, known[: index + 1])
-        grad = estimator.estimate(f, q, Draw(noise[index], z, b, value), model.context(x, known[:index]))
+        grad = estimator.estimate(f, q, Draw(noise[index], z, b, value, derivative), model.context(x, known[:index]))
         logits = layers[index].q.logits
         event = tuple(range(-q.event_dim, 0))
         second_moment = grad.square().sum(event).mean()
@@ -79,6 +81,46 @@ def step_loss(model: VAE, x: Tensor, noise: Sequence[Tensor]) -> StepOutput:
         metrics[f"gradient_second_moment{suffix}"] = second_moment.detach()
         metrics.update({f"{name}{suffix}": scalar for name, scalar in estimator.summary().items()})
     return StepOutput(variance - surrogate, metrics, gradients)
+
+
+class _Evaluation(NamedTuple):
+    """f at the hard samples: its terms, value [K, B] and, where it came along, derivative; and what training maximises of it."""
+
+    terms: ELBOTerms
+    value: Tensor
+    derivative: Tensor | None
+    surrogate: Tensor
+
+
+def _evaluated(model: VAE, x: Tensor, layers: Sequence[Layer]) -> _Evaluation:
+    layers = [layer._replace(direct=model.direct_gradient) for layer in layers]
+    terms = model.balanced(model.terms(x, layers), layers[-1].q)
+    value = model.objective(terms)
+    return _Evaluation(terms, value, None, model.estimators[0].combine(value).mean())
+
+
+def _brings_derivative(model: VAE) -> bool:
+    estimator = model.estimators[0]
+    # Of several layers each has an f of its own, for it samples those after it anew.
+    return model.num_layers == 1 and estimator.derivative_at_sample and not estimator.multi_sample
+
+
+def _differentiated(model: VAE, x: Tensor, layers: Sequence[Layer]) -> _Evaluation:
+    """As :func:`_evaluated`, with f'(b), by the one backward pass that theta's gradient takes anyway."""
+    q, z, b, _ = layers[0]
+
+    def value_of(theta: dict[str, Tensor], logits: Tensor, sample: Tensor) -> tuple[Tensor, ELBOTerms]:
+        evaluation = caller(model, _evaluated)(theta, x, [Layer(type(q)(logits), z.detach(), sample)])
+        return evaluation.value, evaluation.terms
+
+    theta = dict(model.named_theta())
+    known = {name: parameter.detach() for name, parameter in theta.items()}
+    value, pull_back, *others = torch.func.vjp(value_of, known, q.logits.detach(), b.detach(), has_aux=True)
+    by_theta, by_logits, derivative = pull_back(torch.ones_like(value))
+    pairs = [(q.logits, by_logits), *((theta[name], by_theta[name]) for name in theta)]
+    # Of this value, and of the gradient that the pass has found.
+    linear = sum((parameter * slope).sum() for parameter, slope in pairs) / value.numel()
+    return _Evaluation(others[0], value, derivative, value.mean() + (linear - linear.detach()))
 
 
 class _LayerObjective:
