@@ -4,13 +4,14 @@ BIN := $(VENV)/bin
 RUNS ?= runs
 STEPS ?= 20000
 MODELS ?= l1
+ROWS ?= MNIST/L1
 ESTIMATORS ?= relax rebar loo reinforce
 COMPARED = $(foreach model,$(MODELS),$(addprefix $(model)_,$(ESTIMATORS)))
 PARALLEL = -n auto --maxprocesses 8
 DATA_FLAG = $(if $(DATA),--data.path $(abspath $(DATA)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train compare test test-slow test-wheel test-oldest lint docs certify benchmark clean
+.PHONY: help setup train compare paper test test-slow test-wheel test-oldest lint docs certify benchmark clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +36,10 @@ compare: setup  ## train MODELS x ESTIMATORS for STEPS steps (on another binariz
 	  $(BIN)/dvae fit --config configs/model/$$model.yaml --config configs/estimator/$$estimator.yaml --trainer.max_steps $(STEPS) --runs $(RUNS)/compare $(DATA_FLAG) $(FLAGS) || exit 1; \
 	done; done
 	$(BIN)/dvae evaluate $(addprefix $(RUNS)/compare/,$(COMPARED))
+
+paper: setup  ## train ROWS of the RELAX paper's tables (on the field's binarization with DATA=file.npz, with FLAGS of dvae paper run), an hour each, and print them
+	$(BIN)/dvae paper run --rows '[$(ROWS)]' $(if $(DATA),--mnist $(abspath $(DATA))) $(FLAGS)
+	$(BIN)/dvae paper table --rows '[$(ROWS)]'
 
 test: setup  ## run the tests
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not slow'

@@ -19,7 +19,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
-__all__ = ["COMMANDS", "main", "usage"]
+__all__ = ["COMMANDS", "GROUPS", "main", "run_group", "usage"]
 
 COMMANDS = {
     "fit": "train a model",
@@ -44,11 +44,17 @@ COMMANDS = {
     "toy": "rerun the RELAX paper's toy problem, or that of orders: loss, gradient variance, control variates",
     "jigsaw": "digits in shuffled tiles, put together by a network that infers their order",
     "certify": "measure an estimator's bias and variance against exact enumeration",
+    "paper": "the RELAX paper's tables: published figures beside ours, and the runs behind them",
     "rl": "policies: train them with the same estimators, evaluate and compare them",
     "completion": "print a script that completes this command's arguments in bash, zsh or tcsh",
 }
 """What each command does, in one line."""
 
+GROUPS = ("paper", "rl")
+"""Commands that have commands of their own."""
+
+# The same command goes on with what was stopped.
+_GO_ON = ("compare", "paper", "tokenize")
 _IN_FIT = ("validate", "test", "predict")
 
 
@@ -74,7 +80,7 @@ def main(args: Sequence[str] | None = None) -> int:
         # Lightning turns Ctrl-C into an exit with status 1.
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
-        hint = "; the same command goes on" if command in ("compare", "tokenize") else ""
+        hint = "; the same command goes on" if command in _GO_ON else ""
         print(f"dvae: stopped by SIGINT{hint}", file=sys.stderr)
         return 128 + signal.SIGINT
 
@@ -100,7 +106,7 @@ def _run(command: str, arguments: list[str]) -> int:
         if not is_first_process():
             return 0  # another status than 0 would make Lightning kill the first process
         # A comparison finds its unfinished run itself.
-        again = shlex.join(["dvae", command, *arguments]) if command == "compare" else resume_command([command, *arguments], "last")
+        again = shlex.join(["dvae", command, *arguments]) if command in _GO_ON else resume_command([command, *arguments], "last")
         print(f"dvae: {stop}; go on with: {again}", file=sys.stderr)
         return 128 + stop.signum
     except NothingToDo as reason:
@@ -115,6 +121,26 @@ def _run(command: str, arguments: list[str]) -> int:
             raise
         print(f"dvae: error: {sentence}", file=sys.stderr)
         return 1
+
+
+def run_group(command: str, arguments: Sequence[str], commands: Mapping[str, str], about: str) -> int:
+    """Run one of the commands of a group, each of which is a file of its own in the group's folder.
+
+    Raises:
+        UsageError: there is no such command.
+    """
+    from dvae.cli.errors import UsageError, did_you_mean
+
+    which, *rest = arguments or ["--help"]
+    if which in ("-h", "--help", "help") and not rest:
+        print(usage(f"dvae {command}", about, commands, f"dvae help {command} COMMAND lists a command's arguments."))
+        raise SystemExit(0)
+    if which in ("-h", "--help", "help"):
+        which, rest = rest[0], ["--help"]
+    if which not in commands:
+        hint = did_you_mean(which, commands) or f"; expected one of {', '.join(commands)}"
+        raise UsageError(f"unknown command '{command} {which}'{hint}")
+    return importlib.import_module(f"dvae.cli.{command}.{which}").main(f"{command} {which}", rest)
 
 
 def usage(program: str, about: str, commands: Mapping[str, str], more: str) -> str:

@@ -36,9 +36,9 @@ def _whole_parser() -> ArgumentParser:
     for name, description in dvae.COMMANDS.items():
         own = _parser_of(dvae, [name])
         commands.add_subcommand(name, own, help=description)
-        if name == "rl":
+        if name in dvae.GROUPS:
             below = own.add_subcommands()
-            for lower, text in importlib.import_module("dvae.cli.rl").COMMANDS.items():
+            for lower, text in importlib.import_module(f"dvae.cli.{name}").COMMANDS.items():
                 below.add_subcommand(lower, _parser_of(dvae, [name, lower]), help=text)
     return parser
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 
-from dvae.cli import usage
-from dvae.cli.errors import UsageError, did_you_mean
+from dvae.cli import run_group
 
 __all__ = ["COMMANDS", "main"]
 
@@ -23,14 +21,5 @@ COMMANDS = {
 
 def main(command: str, arguments: Sequence[str]) -> int:
     """Run one command; ``command`` is ``"rl"``."""
-    which, *rest = arguments or ["--help"]
-    if which in ("-h", "--help", "help") and not rest:
-        about = "Policies, trained with the library's gradient estimators in environments of gymnasium."
-        print(usage(f"dvae {command}", about, COMMANDS, f"dvae help {command} COMMAND lists a command's arguments."))
-        raise SystemExit(0)
-    if which in ("-h", "--help", "help"):
-        which, rest = rest[0], ["--help"]
-    if which not in COMMANDS:
-        hint = did_you_mean(which, COMMANDS) or f"; expected one of {', '.join(COMMANDS)}"
-        raise UsageError(f"unknown command '{command} {which}'{hint}")
-    return importlib.import_module(f"dvae.cli.rl.{which}").main(f"{command} {which}", rest)
+    about = "Policies, trained with the library's gradient estimators in environments of gymnasium."
+    return run_group(command, arguments, COMMANDS, about)
