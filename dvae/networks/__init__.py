@@ -84,6 +84,28 @@ test's two photographs:
 
 Reconstructions of `spatial` are nearer to the photographs, and the likelihood is surer of them than it should be of photographs
 unlike those of the training set: that is what the test's bits per dimension say. Quantised codes are in `dvae.models`.
+
+What the grid is worth, with one encoder (`channels: 16`, `blocks: 1`), REBAR, 256 bits and 1,000 steps of 16 patches at lr .002,
+three seeds of `dvae compare --variants '[grid.yaml, dense_small.yaml, dense_large.yaml]' --seeds 3 --apart --max_steps 1000`:
+
+| decoder | parameters | bits per dimension | PSNR, dB | SSIM |
+|---|---|---|---|---|
+| `ResidualDecoder` on the grid | 21,462 | 7.174 ± .017 | 19.52 ± .11 | .477 ± .021 |
+| `MLP`, `hidden: [4]` | 31,748 | 7.538 ± .048 | 15.79 ± .10 | .468 ± .002 |
+| `MLP`, `hidden: [200]` | 1,286,344 | 7.300 ± .103 | 18.28 ± .30 | .384 ± .003 |
+
+The step, compiled, is faster than a plain PyTorch loop of the same networks with Gumbel straight-through; `dvae benchmark
+--spatial`, batch 24, images a second, in turns on two cores beside other work:
+
+| | one thread | two threads |
+|---|---|---|
+| plain loop | 299 | 337 |
+| ours, eager | 230 (.81) | 250 (.74) |
+| ours, compiled | 324 (1.09) | 397 (1.18) |
+| ours, compiled, `channels_last` | 369 (1.27) | 403 (1.21) |
+
+So `--config spatial` has `channels_last`, and `dvae fit` takes all cores for networks with convolutions where `--threads` says
+nothing, and compiles runs of 4,000 updates and more, where it does of 10,000 for others.
 """
 
 from dvae.networks.convolutional import ConvDecoder, ConvEncoder

@@ -16,6 +16,7 @@ from dvae.likelihoods import Likelihood
 from dvae.metrics import ActiveUnits, CodeEntropy, MeanWithError
 from dvae.models import VAE
 from dvae.models.building import require_at_least
+from dvae.networks.convolutional import is_convolutional
 from dvae.objectives import importance_weighted_bound
 from dvae.priors import Prior
 from dvae.training import lightning
@@ -27,8 +28,8 @@ __all__ = ["DiscreteVAE"]
 
 # Separates the noise of a prior's constant from that of training and validation under one seed.
 _NORMALIZE = 2
-# Updates from which on compiling, some ten seconds, is won back.
-_WORTH_COMPILING = 10_000
+# Updates from which on compiling is won back: some ten seconds at one ms an update, of convolutions a minute at 15.
+_WORTH_COMPILING, _WORTH_COMPILING_CONVOLUTIONS = 10_000, 4_000
 
 
 class DiscreteVAE(VAE, Trainable):
@@ -59,9 +60,9 @@ class DiscreteVAE(VAE, Trainable):
         phi_warmup_steps: the first updates change phi alone (1,000 in the paper for RELAX); skipped where there is no phi.
         val_num_samples: samples of the importance-weighted bound in validation.
         compile: run the whole step as one compiled function: faster after a compilation of some seconds. "auto" does so in runs of
-            at least 10,000 updates. The last batch of an epoch, if it is smaller, runs as it is. Where an estimator's or a
-            subclass's code cannot be compiled, one warning says why and the step runs as it is. On a GPU a compiled step does not
-            see what is changed meanwhile, tensors changed in place apart.
+            at least 10,000 updates, 4,000 with convolutions. The last batch of an epoch, if it is smaller, runs as it is. Where an
+            estimator's or a subclass's code cannot be compiled, one warning says why and the step runs as it is. On a GPU a
+            compiled step does not see what is changed meanwhile, tensors changed in place apart.
         steps_per_execution: batches that one ``training_step`` takes, so that Lightning's own work is done once for all of them. It
             changes no number: steps, logs, validations, schedules and checkpoints are where they are with 1. Where a callback has
             hooks around a batch, it is 1, and a warning says so.
@@ -157,9 +158,8 @@ class DiscreteVAE(VAE, Trainable):
 
     def start_training(self, trainer: pl.Trainer) -> None:
         """Decide whether to compile, and set the data's mean where it is not set."""
-        self._compiling = self.compile_step is True or (
-            self.compile_step == "auto" and trainer.estimated_stepping_batches >= _WORTH_COMPILING
-        )
+        least = _WORTH_COMPILING_CONVOLUTIONS if is_convolutional(self) else _WORTH_COMPILING
+        self._compiling = self.compile_step is True or (self.compile_step == "auto" and trainer.estimated_stepping_batches >= least)
         super().start_training(trainer)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
