@@ -41,6 +41,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
                 bar,
                 args.data,
                 split=args.split,
+                num_examples=args.num_examples,
                 num_samples=args.num_samples,
                 num_draws=args.num_draws,
                 seed=args.seed,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dvae.data import Examples, data_module, examples_of
+from dvae.data.batches import StreamedExamples
 from dvae.data.source import is_loader
 from dvae.errors import InputError
 from dvae.estimators import GradientEstimator
@@ -266,6 +267,7 @@ def evaluate(
     data: Any = None,
     *,
     split: str = "test",
+    num_examples: int | None = None,
     num_samples: int = 100,
     num_draws: int = 100,
     seed: int = 0,
@@ -285,6 +287,8 @@ def evaluate(
         data: any LightningDataModule, a DataLoader (which is the split), what :func:`dvae.data.data_module` takes, or None for the
             checkpoint's own.
         split: "train", "valid" or "test".
+        num_examples: so many of the split, drawn without replacement; by default all. Fewer are faster, and the standard errors
+            say what that costs.
         num_samples: samples of q for each example; memory does not grow with it.
         num_draws: draws for the log-variance of the gradient, on the split's first 24 examples.
         seed: of all noise; the same seed gives the same figures.
@@ -300,9 +304,13 @@ def evaluate(
     """
     if num_samples < 1:
         raise InputError(f"num_samples must be at least 1, got {num_samples}")
+    if num_examples is not None and num_examples < 2:
+        raise InputError(f"num_examples must be at least 2, for standard errors are over examples, got {num_examples}")
     with _left_as_it_was(model):
         model, data, train_elbo = open_autoencoder(model, data, device=device, trust=trust, replica=replica)
         examples = examples_of(data, split, input_key=getattr(model, "input_key", None), trust=trust)
+        if num_examples is not None:
+            examples = StreamedExamples([examples.some(num_examples, seed).reshape(-1, *examples.shape)])
         if isinstance(model, VAE):
             return _measured(model, examples, train_elbo, num_samples, num_draws, seed, features, progress)
         assert isinstance(model, Quantized)

@@ -48,6 +48,16 @@ def test_same_seed_same_figures_and_the_standard_error_is_over_examples(model, t
     assert first.elbo.standard_error == pytest.approx((values.std() / len(values) ** 0.5).item(), rel=0.15)
 
 
+def test_fewer_examples_are_drawn_from_all_and_have_wider_error_bars(model, tiny_data):
+    model.set_mean(torch.full((16,), 0.3))  # two kinds of example are of different worth
+    in_order = torch.cat([torch.zeros(50, 16), torch.ones(50, 16)])
+    data = dvae.data.ArrayData(tiny_data.split("train").float(), test=in_order)
+    whole, part = (evaluate_function(model, data, num_examples=number, num_samples=20, num_draws=2) for number in (None, 25))
+    assert (whole.num_examples, part.num_examples) == (100, 25)
+    assert part.elbo.standard_error == pytest.approx(2 * whole.elbo.standard_error, rel=0.2)
+    assert abs(part.elbo.mean - whole.elbo.mean) < 4 * part.elbo.standard_error
+
+
 def test_many_samples_are_evaluated_in_bounded_pieces(model, tiny_data, monkeypatch):
     whole = evaluate_function(model, tiny_data, num_samples=1000, seed=0)
     largest = []
