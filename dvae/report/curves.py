@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from dvae.errors import InputError
 from dvae.files import save_figure
 
-__all__ = ["Curve", "joined", "plot_training", "read_curves", "seconds_per_step"]
+__all__ = ["Curve", "joined", "plot_training", "read_config", "read_curves", "seconds_per_step"]
 
 _NAME = "train/elbo"
 # Points of a drawn line, each a mean over what was logged there.
@@ -21,7 +21,7 @@ _POINTS = 300
 
 
 class Curve(NamedTuple):
-    """The training ELBO along a run, in nats.
+    """A quantity along a run: the training ELBO, in nats, or another.
 
     steps, seconds: where it was logged; seconds count from the run's start, without the time between a stop and going on.
     elbo, spread: its mean over the replicas, and their standard deviation; 0 for one model.
@@ -33,24 +33,28 @@ class Curve(NamedTuple):
     spread: list[float]
 
 
-def read_curves(path: str | Path) -> dict[str, Curve]:
+def read_curves(path: str | Path, name: str = _NAME) -> dict[str, Curve]:
     """The training ELBO of a run, of several below a folder the newest; one curve for each setting of a sweep, else one under "".
 
     A run that went on from another one's checkpoint is drawn from that one's start.
+
+    Arguments:
+        path: the run's folder, or one that holds it.
+        name: of what is read, another column of metrics.csv, such as ``val/elbo``.
 
     Raises:
         InputError: there is none.
     """
     tables = sorted(Path(path).rglob("metrics.csv"), key=lambda file: file.stat().st_mtime)
-    rows = _rows(tables[-1].parent) if tables else []
+    rows = _rows(tables[-1].parent, name) if tables else []
     if not rows:
-        raise InputError(f"run {path} must be a folder in which dvae fit logged {_NAME} to metrics.csv, but there is none")
-    members = _members(_config(tables[-1].parent), {name for row in rows for name in row})
+        raise InputError(f"run {path} must be a folder in which dvae fit logged {name} to metrics.csv, but there is none")
+    members = _members(read_config(tables[-1].parent), {column for row in rows for column in row}, name)
     curves = {}
-    for setting, names in members.items():
+    for setting, columns in members.items():
         steps, seconds, elbo, spread = [], [], [], []
         for row in rows:
-            values = [row[name] for name in names if math.isfinite(row.get(name, math.nan))]
+            values = [row[column] for column in columns if math.isfinite(row.get(column, math.nan))]
             if values:
                 steps.append(int(row["step"]))
                 seconds.append(row.get("seconds", math.nan))
@@ -90,26 +94,27 @@ def joined(curves: Sequence[Curve]) -> Curve:
     return Curve(steps, times, [fmean(own) for own in values], [stdev(own) if len(own) > 1 else 0.0 for own in values])
 
 
-def _rows(folder: Path, seen: frozenset[Path] = frozenset()) -> list[dict[str, float]]:
-    """The rows with a training ELBO, of the run and of those before that it went on from."""
+def _rows(folder: Path, name: str, seen: frozenset[Path] = frozenset()) -> list[dict[str, float]]:
+    """The rows with a quantity, of the run and of those before that it went on from."""
     if folder in seen or not (folder / "metrics.csv").is_file():
         return []
     with (folder / "metrics.csv").open(newline="") as file:
-        rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file) if row.get(_NAME)]
-    checkpoint = _config(folder).get("ckpt_path")
+        rows = [{column: float(value) for column, value in row.items() if value} for row in csv.DictReader(file) if row.get(name)]
+    checkpoint = read_config(folder).get("ckpt_path")
     if not checkpoint:
         return rows
     before = Path(checkpoint).parent.parent
     if not before.is_dir():  # relative to where the command ran, or moved
         before = folder.parent / before.name
-    earlier = _rows(before, seen | {folder})
+    earlier = _rows(before, name, seen | {folder})
     first = min((row["step"] for row in rows), default=math.inf)
     earlier = [row for row in earlier if row["step"] < first]
     offset = earlier[-1].get("seconds", 0.0) if earlier else 0.0
     return [*earlier, *({**row, "seconds": row["seconds"] + offset} if "seconds" in row else row for row in rows)]
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config that a run's folder holds; empty where it has none, as of a run in Python."""
     import yaml  # comes with jsonargparse
 
     try:
@@ -119,20 +124,20 @@ def _config(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _members(config: Mapping[str, Any], logged: set[str]) -> dict[str, list[str]]:
+def _members(config: Mapping[str, Any], logged: set[str], name: str) -> dict[str, list[str]]:
     """The columns of each setting's replicas."""
-    count = sum(name.startswith(f"{_NAME}/") for name in logged)
+    count = sum(column.startswith(f"{name}/") for column in logged)
     if count == 0:
-        return {"": [_NAME]}
+        return {"": [name]}
     sweep = config.get("sweep") or {}
     settings = [
-        ", ".join(f"{name}={value}" for name, value in zip(sweep, values, strict=True))
+        ", ".join(f"{key}={value}" for key, value in zip(sweep, values, strict=True))
         for values in itertools.product(*sweep.values())
     ]
     size = config.get("replicas") or max(1, count // len(settings))  # a run in Python leaves no config
     members: dict[str, list[str]] = {setting: [] for setting in settings}
     for index in range(len(settings) * size):
-        members[settings[index // size]].append(f"{_NAME}/{index}")
+        members[settings[index // size]].append(f"{name}/{index}")
     return members
 
 
