@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dvae.cli.arguments import Parser, add_checkpoint, add_common, device_of, write_json
 from dvae.report.tables import print_table
 
 if TYPE_CHECKING:
     from dvae.lab.retrieval import Retrieval
-    from dvae.models import VAE
 
 __all__ = ["main"]
-
-_ROWS, _NEIGHBOURS = 8, 9
 
 
 def main(command: str, arguments: Sequence[str]) -> int:
@@ -44,11 +41,12 @@ def main(command: str, arguments: Sequence[str]) -> int:
         figures = {name: {key: mean._asdict() for key, mean in own._asdict().items()} for name, own in found.figures.items()}
         write_json(args.json, {"k": args.k, "num_queries": len(found.queries.bits), "codes": figures})
     if getattr(module, "are_images", True):
+        from dvae.lab.retrieval import picture_of_neighbours
         from dvae.report.pictures import save_picture
 
-        shape = getattr(module, "image_shape", None) or model.image_shape
+        picture = picture_of_neighbours(model, found, getattr(module, "image_shape", None) or model.image_shape)
         folder = path.parent if args.out is None else Path(args.out)
-        print(f"queries and their neighbours: {save_picture(_picture(model, found, shape), folder / 'neighbours.png')}")
+        print(f"queries and their neighbours: {save_picture(picture, folder / 'neighbours.png')}")
     return 0
 
 
@@ -60,14 +58,3 @@ def _print(found: Retrieval, k: int) -> None:
     rows = [(name, *(f"{mean.mean:.4f}±{mean.standard_error:.4f}" for mean in own)) for name, own in found.figures.items()]
     columns = ["", f"precision of {k}", "average precision", f"{k} neighbours' vote", "linear probe"]
     print_table(about, columns, rows)
-
-
-def _picture(model: VAE, found: Retrieval, shape: Any) -> Any:
-    """A row for each query: it, and its nearest neighbours."""
-    import torch
-
-    from dvae.report.pictures import image_grid
-
-    places = found.nearest[:_ROWS, :_NEIGHBOURS]
-    rows = torch.cat([found.queries.x[:_ROWS, None], found.database.x[places]], 1)
-    return image_grid(model, rows.flatten(0, 1), shape, rows.shape[1])

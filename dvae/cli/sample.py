@@ -25,7 +25,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
     import torch
 
     from dvae.data import examples_of
-    from dvae.lab.evaluate import open_autoencoder, sized_for
+    from dvae.lab.evaluate import open_autoencoder, picture_shape, sized_for
     from dvae.models import VAE
     from dvae.report.pictures import reconstruction_grid, sample_grid, save_picture
     from dvae.training.checkpoints import find_checkpoint
@@ -34,13 +34,9 @@ def main(command: str, arguments: Sequence[str]) -> int:
     model, module, _ = open_autoencoder(path, args.data, device=device_of(args.device), trust=args.trust, replica=args.replica)
     generator = torch.Generator(model.device).manual_seed(args.seed)
     folder = path.parent if args.out is None else Path(args.out)
-    if not getattr(module, "are_images", True):
-        raise InputError(
-            f"data must be images to be drawn, got {type(module).__name__}; in Python, model.sample(n) has the numbers"
-        )
     examples = examples_of(module, args.split, input_key=getattr(model, "input_key", None))
     model = sized_for(model, examples)
-    shape = getattr(module, "image_shape", None) or (examples.shape if len(examples.shape) == 3 else model.image_shape)
+    shape = picture_shape(model, module, examples)
     x = model.check_input(examples.some(max(args.num_images // 2, 1), args.seed).to(model.device))
     pictures = {}
     if isinstance(model, VAE):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dvae.cli.arguments import Parser, add_checkpoint, add_common, device_of, write_json
 from dvae.errors import InputError
@@ -13,11 +13,8 @@ from dvae.report.tables import print_table
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dvae.models import VAE
-
 __all__ = ["main"]
 
-_COLUMNS = 8
 _ROWS_OF_TABLE = 10
 
 
@@ -37,28 +34,25 @@ def main(command: str, arguments: Sequence[str]) -> int:
             raise InputError(f"{name} must be at least 1, got {getattr(args, name)}")
 
     from dvae.data import examples_of
-    from dvae.lab.evaluate import open_model, sized_for
+    from dvae.lab.evaluate import open_model, picture_shape, sized_for
+    from dvae.lab.traverse import effects, picture_of_effects, picture_of_walks
     from dvae.report.pictures import save_picture
     from dvae.training.checkpoints import find_checkpoint
 
     path = find_checkpoint(args.checkpoint)
     model, module, _ = open_model(path, args.data, device=device_of(args.device), trust=args.trust, replica=args.replica)
-    if not getattr(module, "are_images", True):
-        raise InputError(f"data must be images to be drawn, got {type(module).__name__}: dvae.lab.traverse has the numbers")
     examples = examples_of(module, args.split, input_key=getattr(model, "input_key", None))
     model = sized_for(model, examples)
     x = model.check_input(examples.some(max(args.num_examples, 2 * args.num_pairs), args.seed).to(model.device))
     codes = model.codes(x)[:, : model.num_latents]
-    shape = getattr(module, "image_shape", None) or (examples.shape if len(examples.shape) == 3 else model.image_shape)
+    shape = picture_shape(model, module, examples)
     folder = path.parent if args.out is None else Path(args.out)
     num_pairs = min(args.num_pairs, len(codes) // 2)
-    pictures = {"interpolations": _interpolations(model, codes[: 2 * num_pairs], shape, args.seed)} if num_pairs else {}
+    pictures = {"interpolations": picture_of_walks(model, codes[: 2 * num_pairs], shape, args.seed)} if num_pairs else {}
     if model.latent.num_values is not None:
-        from dvae.lab.traverse import effects
-
         codes = codes[: args.num_examples]
         found = effects(model, codes)
-        pictures["latents"] = _latents(model, codes, found.argsort(descending=True)[: args.num_latents].tolist(), shape)
+        pictures["latents"] = picture_of_effects(model, codes, found.argsort(descending=True)[: args.num_latents].tolist(), shape)
         _print(codes, found, len(codes))
         if args.json is not None:
             write_json(args.json, {"num_examples": len(codes), "effects": found.tolist()})
@@ -67,34 +61,6 @@ def main(command: str, arguments: Sequence[str]) -> int:
     for name, picture in pictures.items():
         print(f"{name}: {save_picture(picture, folder / f'{name}.png')}")
     return 0
-
-
-def _interpolations(model: VAE, codes: Tensor, shape: Any, seed: int) -> Tensor:
-    """A row for each pair of codes."""
-    from dvae.lab.traverse import decode_first, interpolate
-    from dvae.report.pictures import image_grid
-
-    first, last = codes.chunk(2)
-    images = decode_first(model, interpolate(model, first, last, _COLUMNS, seed).flatten(0, 1))
-    return image_grid(model, images, shape, _COLUMNS)
-
-
-def _latents(model: VAE, codes: Tensor, latents: Sequence[int], shape: Any) -> Tensor:
-    """A row for each latent: some codes, each with the latent at its values side by side, and where it changes images."""
-    import torch
-
-    from dvae.lab.traverse import changes, decode_first, variations
-    from dvae.report.pictures import image_grid
-
-    shown = min(model.latent.num_values or 0, _COLUMNS)
-    several = codes[: max(1, _COLUMNS // shown)]
-    rows = torch.stack([variations(model, several, latent)[:, :shown].flatten(0, 1) for latent in latents])
-    images = decode_first(model, rows.flatten(0, 1)).unflatten(0, rows.shape[:2])
-    found = torch.stack([changes(model, codes, latent) for latent in latents])
-    low, high = images.aminmax()
-    # From the darkest that there is to the brightest, one scale for all latents.
-    maps = low + (high - low) * found / found.max().clamp(min=1e-12)
-    return image_grid(model, torch.cat([images, maps[:, None]], 1).flatten(0, 1), shape, rows.shape[1] + 1)
 
 
 def _print(codes: Tensor, effects: Tensor, number: int) -> None:

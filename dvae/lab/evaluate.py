@@ -34,6 +34,7 @@ __all__ = [
     "evaluation_of",
     "open_autoencoder",
     "open_model",
+    "picture_shape",
     "pooled",
     "sized_for",
 ]
@@ -553,6 +554,25 @@ def sized_for(model: A, examples: Examples) -> A:
     if (given := math.prod(examples.shape)) != model.num_pixels:
         raise InputError(f"data must have {model.num_pixels} values per example for this model, got {given}")
     return model
+
+
+def picture_shape(model: Autoencoder, data: Any, examples: Examples) -> tuple[int, ...] | None:
+    """(C, H, W) in which values of x are drawn; None where it is not known.
+
+    Arguments:
+        model: at the examples' size, see :func:`sized_for`.
+        data: where the examples are from, which may say that they are no images.
+        examples: of a split.
+
+    Raises:
+        InputError: they are no images.
+    """
+    if not getattr(data, "are_images", True):
+        raise InputError(
+            f"data must be images to be drawn, got {type(data).__name__}; in Python, model.sample(n) and dvae.lab.traverse have "
+            "the numbers"
+        )
+    return getattr(data, "image_shape", None) or (examples.shape if len(examples.shape) == 3 else model.image_shape)
 
 
 def _are_on_grid(estimators: Sequence[GradientEstimator]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,11 +14,26 @@ from dvae.lab.evaluate import sized_for
 from dvae.lab.likeness import Mean
 from dvae.metrics import MeanWithError
 from dvae.models import VAE
+from dvae.report.pictures import image_grid
 
-__all__ = ["Coded", "Figures", "Retrieval", "distances", "hyperplane_bits", "linear_probe", "nearest", "principal_bits", "retrieve"]
+__all__ = [
+    "Coded",
+    "Figures",
+    "Retrieval",
+    "distances",
+    "hyperplane_bits",
+    "linear_probe",
+    "nearest",
+    "picture_of_neighbours",
+    "principal_bits",
+    "retrieve",
+]
+
 
 # Queries that are ranked at a time: their distances to all of a database are in memory.
 _QUERIES = 100
+# Of a picture: queries, and neighbours of each.
+_ROWS, _NEIGHBOURS = 8, 9
 
 
 class Coded(NamedTuple):
@@ -190,6 +205,19 @@ def retrieve(
             name: _figures(queries, database, code, k) for name, code in _codes(database.x, queries.bits.shape[1], seed).items()
         }
     return Retrieval(figures, queries, database, places)
+
+
+def picture_of_neighbours(model: VAE, found: Retrieval, image_shape: Sequence[int] | None = None) -> Tensor:
+    """A row for each of the first queries: it, and its nearest neighbours; one picture [C, H, W] in [0, 1].
+
+    Arguments:
+        model: whose codes were searched by.
+        found: what :func:`retrieve` found.
+        image_shape: (C, H, W) of x.
+    """
+    places = found.nearest[:_ROWS, :_NEIGHBOURS]
+    rows = torch.cat([found.queries.x[:_ROWS, None], found.database.x[places]], 1)
+    return image_grid(model, rows.flatten(0, 1), image_shape, rows.shape[1])
 
 
 Code = Callable[[Coded], Tensor]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from dvae.errors import InputError
 from dvae.latents import Discrete
 from dvae.models import VAE
+from dvae.report.pictures import image_grid
 
-__all__ = ["changes", "decode_first", "effects", "interpolate", "variations"]
+__all__ = ["changes", "decode_first", "effects", "interpolate", "picture_of_effects", "picture_of_walks", "variations"]
+
+# Images in a row of a picture.
+_COLUMNS = 8
 
 # Codes that are decoded at a time.
 _AT_A_TIME = 1000
@@ -111,6 +117,48 @@ def decode_first(model: VAE, codes: Tensor) -> Tensor:
     """E[x | b], [B, num_pixels], of the first layer's codes [B, D]."""
     missing = (model.num_layers - 1) * codes.shape[-1]
     return model.decode_codes(torch.nn.functional.pad(codes, (0, missing)))
+
+
+@torch.no_grad()
+def picture_of_walks(model: VAE, codes: Tensor, image_shape: Sequence[int] | None = None, seed: int = 0) -> Tensor:
+    """The walk from each code of the first half to its partner in the second, a row each, as one picture [C, H, W] in [0, 1].
+
+    Arguments:
+        model: a trained model.
+        codes: [2 P, D] of the first layer.
+        image_shape: (C, H, W) of x.
+        seed: see :func:`interpolate`.
+
+    Raises:
+        InputError: as :func:`interpolate`.
+    """
+    first, last = codes.chunk(2)
+    images = decode_first(model, interpolate(model, first, last, _COLUMNS, seed).flatten(0, 1))
+    return image_grid(model, images, image_shape, _COLUMNS)
+
+
+@torch.no_grad()
+def picture_of_effects(model: VAE, codes: Tensor, latents: Sequence[int], image_shape: Sequence[int] | None = None) -> Tensor:
+    """A row for each latent: some codes, each with the latent at its values, and where it changes images; [C, H, W] in [0, 1].
+
+    Arguments:
+        model: a trained model.
+        codes: [B, D] of bits or classes, of the first layer; the last column is over all of them.
+        latents: which, from 0.
+        image_shape: (C, H, W) of x.
+
+    Raises:
+        InputError: there is no such latent, or its values cannot be counted.
+    """
+    shown = min(_num_values(model), _COLUMNS)
+    several = codes[: max(1, _COLUMNS // shown)]
+    rows = torch.stack([variations(model, several, latent)[:, :shown].flatten(0, 1) for latent in latents])
+    images = decode_first(model, rows.flatten(0, 1)).unflatten(0, rows.shape[:2])
+    found = torch.stack([changes(model, codes, latent) for latent in latents])
+    low, high = images.aminmax()
+    # From the darkest that there is to the brightest, one scale for all latents.
+    maps = low + (high - low) * found / found.max().clamp(min=1e-12)
+    return image_grid(model, torch.cat([images, maps[:, None]], 1).flatten(0, 1), image_shape, rows.shape[1] + 1)
 
 
 def _require_free(model: VAE) -> None:
