@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shlex
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -62,6 +63,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
         flags = ["--model.estimator", "dvae.estimators.RELAX", *flags]  # arguments alone are those of the default
     cli = _CLI(
         command,
+        arguments,
         flags,
         Trainable,
         pl.LightningDataModule,
@@ -129,8 +131,10 @@ class _CLI(LightningCLI):
     Every run has a folder of its own, RUNS/NAME/version_K.
     """
 
-    def __init__(self, command: str, arguments: list[str], *args: Any, **kwargs: Any) -> None:
+    def __init__(self, command: str, given: Sequence[str], arguments: list[str], *args: Any, **kwargs: Any) -> None:
         self.command, self.arguments = command, arguments
+        # In one line, for it goes into a comment.
+        self.command_line = " ".join(shlex.join(["dvae", command, *given]).split())
         self.pairs = configs.given(arguments)
         self.given = [key for key, _ in self.pairs]
         Parser.settings = self.pairs
@@ -144,7 +148,10 @@ class _CLI(LightningCLI):
         return {self.command: LightningCLI.subcommands()[self.command]}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        parser = self.parser_class(dump_header=[f"pytorch_lightning=={version('pytorch_lightning')}"], **kwargs)
+        header = [f"pytorch_lightning=={version('pytorch_lightning')}"]
+        if "print_config" not in self.given:  # what is printed is no run's
+            header.append(self.command_line)
+        parser = self.parser_class(dump_header=header, **kwargs)
         text = (
             "a YAML file, given once or more; l1, relax and so on name the package's own, of configs/model (l1, l2, nl1, "
             "categorical, conv, photos, spatial, spatial_fsq, words), configs/estimator and configs/prior: --config l1 --config "

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from dvae.errors import InputError
 from dvae.files import save_figure
+from dvae.report.folders import read_config
 
-__all__ = ["Curve", "joined", "plot_training", "read_config", "read_curves", "seconds_per_step"]
+__all__ = ["Curve", "binned", "joined", "plot_training", "read_curves", "seconds_per_step", "visible_range"]
 
 _NAME = "train/elbo"
 # Points of a drawn line, each a mean over what was logged there.
@@ -113,17 +114,6 @@ def _rows(folder: Path, name: str, seen: frozenset[Path] = frozenset()) -> list[
     return [*earlier, *({**row, "seconds": row["seconds"] + offset} if "seconds" in row else row for row in rows)]
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """The config that a run's folder holds; empty where it has none, as of a run in Python."""
-    import yaml  # comes with jsonargparse
-
-    try:
-        content = yaml.safe_load((folder / "config.yaml").read_text())
-    except (OSError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def _members(config: Mapping[str, Any], logged: set[str], name: str) -> dict[str, list[str]]:
     """The columns of each setting's replicas."""
     count = sum(column.startswith(f"{name}/") for column in logged)
@@ -155,16 +145,12 @@ def plot_training(curves: Mapping[str, Curve], path: str | Path, levels: Mapping
 
     figure = Figure(figsize=(10, 4), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
-    lowest, highest = [], []
     for number, (name, curve) in enumerate(curves.items()):
-        elbo, spread = _binned(curve.elbo), _binned(curve.spread)
+        elbo, spread = binned(curve.elbo), binned(curve.spread)
         low, high = ([mean + sign * width for mean, width in zip(elbo, spread, strict=True)] for sign in (-1, 1))
-        # A run's first steps, from far below, would leave no room for the rest; of a short run they are what there is.
-        lowest.append(min(elbo[len(elbo) // 20 :]))
-        highest.append(max(high))
         measures: tuple[Sequence[float], ...] = (curve.steps, curve.seconds)
         for axis, values in zip(axes, measures, strict=True):
-            places = _binned(values)
+            places = binned(values)
             # There are ten colours.
             style = ("-", "--", ":", "-.")[number // 10 % 4]
             axis.plot(places, elbo, style, label=name, color=f"C{number}", marker="." if len(places) < 20 else None)
@@ -176,14 +162,30 @@ def plot_training(curves: Mapping[str, Curve], path: str | Path, levels: Mapping
     for axis, label in zip(axes, ("steps", "seconds"), strict=True):
         axis.set_xlabel(label)
         axis.set_xlim(left=0)
-    bottom, top = min([*lowest, *(levels or {}).values()]), max([*highest, *(levels or {}).values()])
-    margin = max(0.03 * (top - bottom), 0.5)
-    axes[0].set_ylim(bottom - margin, top + margin)
+    axes[0].set_ylim(*visible_range(list(curves.values()), list((levels or {}).values())))
     axes[0].set_ylabel("training ELBO (nats)")
     axes[0].legend()
     return save_figure(figure, path)
 
 
-def _binned(values: Sequence[float]) -> list[float]:
+def visible_range(curves: Sequence[Curve], levels: Sequence[float] = ()) -> tuple[float, float]:
+    """The values to draw, lowest and highest, with a margin.
+
+    Arguments:
+        curves: at least one.
+        levels: values that must be seen, too.
+    """
+    lowest, highest = list(levels), list(levels)
+    for curve in curves:
+        values, spread = binned(curve.elbo), binned(curve.spread)
+        # A run's first steps, from far below, would leave no room for the rest; of a short run they are what there is.
+        lowest.append(min(values[len(values) // 20 :]))
+        highest.append(max(mean + width for mean, width in zip(values, spread, strict=True)))
+    margin = max(0.03 * (max(highest) - min(lowest)), 0.5)
+    return min(lowest) - margin, max(highest) + margin
+
+
+def binned(values: Sequence[float]) -> list[float]:
+    """Values along a run as means over its 300 parts; as they are where there are fewer."""
     size = max(1, len(values) // _POINTS)
     return [fmean(values[start : start + size]) for start in range(0, len(values), size)]
