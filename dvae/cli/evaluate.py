@@ -105,13 +105,8 @@ class _Row(NamedTuple):
 
 def _about(checkpoint: Checkpoint, replica: int | None) -> str:
     """A model's estimator, the step of its file and which of several it is."""
-    content = checkpoint.single(replica)
-    arguments = content["hyper_parameters"]
-    kind, default = ("quantizer", "FSQ") if "quantizer" in arguments else ("estimator", "RELAX")
-    estimator = arguments.get(kind)
-    name = str(estimator.get("class_path", "")).split(".")[-1] if isinstance(estimator, dict) else default
     which = "" if replica is None else f"replica {replica}, "
-    return f"{which}{name}, step {content.get('global_step', '?')}"
+    return f"{which}{checkpoint.method(replica)}, step {checkpoint.content.get('global_step', '?')}"
 
 
 def _print_codes(rows: Sequence[_Row], split: str) -> None:

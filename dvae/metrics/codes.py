@@ -231,15 +231,15 @@ class CodeRate(Metric):
         self.counts.scatter_add_(1, symbols.T, torch.ones_like(symbols.T))
 
     def compute(self) -> Tensor:
-        return self._entropies.sum()
+        return self.entropies.sum()
 
     @property
     def perplexity(self) -> Tensor:
         """How many values a symbol would have if all in use were equally often, 2^H, the mean over symbols; []."""
-        return torch.exp2(self._entropies).mean()
+        return torch.exp2(self.entropies).mean()
 
     @property
-    def _entropies(self) -> Tensor:
+    def entropies(self) -> Tensor:
         """In bits, of each symbol."""
         frequencies = self.counts.double() / self.counts.sum(1, keepdim=True)
         return torch.special.entr(frequencies).sum(1) / math.log(2)

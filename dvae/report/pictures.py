@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ __all__ = [
     "brightness",
     "image_grid",
     "image_shape_of",
+    "png_of",
     "reconstruction_grid",
     "sample_grid",
     "save_gif",
@@ -61,6 +63,13 @@ def reconstruction_grid(
     for start in range(0, x.shape[0], _COLUMNS):
         rows += [x[start : start + _COLUMNS], reconstructed[start : start + _COLUMNS]]
     return image_grid(model, torch.cat(rows), image_shape)
+
+
+def png_of(picture: Tensor) -> bytes:
+    """A picture [C, H, W] in [0, 1] as the content of a PNG file."""
+    content = io.BytesIO()
+    save_image(picture, content, format="png")
+    return content.getvalue()
 
 
 def save_picture(picture: Tensor, path: str | Path) -> Path:

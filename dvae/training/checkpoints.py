@@ -188,6 +188,13 @@ class Checkpoint:
             )
         return self.build(DiscreteVAE, replica, trust=trust, **overrides)
 
+    def method(self, replica: int | None = None) -> str:
+        """The name of a model's estimator, or of its quantiser."""
+        arguments = self.single(replica)["hyper_parameters"]
+        kind, default = ("quantizer", "FSQ") if "quantizer" in arguments else ("estimator", "RELAX")
+        given = arguments.get(kind)
+        return str(given.get("class_path", "")).split(".")[-1] if isinstance(given, dict) else default
+
     @property
     def is_quantized(self) -> bool:
         """Whether it is of a :class:`dvae.QuantizedAutoencoder`."""
