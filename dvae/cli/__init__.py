@@ -36,6 +36,7 @@ COMMANDS = {
     "encode": "codes of a data set, as .npz; binary ones bit-packed",
     "decode": "images of the codes or tokens in a file, as .npz or as PNG",
     "traverse": "pictures of what single latents do, and of the way from one image's code to another's",
+    "report": "one page of HTML that shows runs: curves, figures, pictures, variances, configurations",
     "retrieve": "search by codes: neighbours, and figures against simpler codes of as many bits",
     "tokenize": "tokens of images, one integer at each place of the code's grid, as .npz",
     "benchmark": "time a training step: eager, compiled, of several models; by itself and through Lightning",

@@ -179,7 +179,7 @@ def visible_range(curves: Sequence[Curve], levels: Sequence[float] = ()) -> tupl
     for curve in curves:
         values, spread = binned(curve.elbo), binned(curve.spread)
         # A run's first steps, from far below, would leave no room for the rest; of a short run they are what there is.
-        lowest.append(min(values[len(values) // 20 :]))
+        lowest.append(min(mean - width for mean, width in list(zip(values, spread, strict=True))[len(values) // 20 :]))
         highest.append(max(mean + width for mean, width in zip(values, spread, strict=True)))
     margin = max(0.03 * (max(highest) - min(lowest)), 0.5)
     return min(lowest) - margin, max(highest) + margin

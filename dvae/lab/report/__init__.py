@@ -1,0 +1,88 @@
+"""One page that shows runs: curves, figures, pictures, codes, variances and how they were made, in a file that opens anywhere.
+
+`dvae report RUN...` reads what runs' folders hold and computes the rest with the functions of the other commands:
+
+```bash
+dvae report runs/l1_rebar --quick --out report.html
+```
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import dvae
+from dvae.data.arrays import SPLITS
+from dvae.errors import InputError
+from dvae.lab.report.effort import Effort
+from dvae.lab.report.parts import PARTS
+from dvae.lab.report.runs import Source, open_runs
+from dvae.report.page import write_page
+
+__all__ = ["PARTS", "report"]
+
+_WHOLE = Effort(None, 100, 100, 200, 1000, 1000, 100, 0, None)
+_QUICK = Effort(500, 10, 20, 50, 100, 200, 20, 0, None)
+
+
+def report(
+    runs: Sequence[str | Path],
+    out: str | Path = "report.html",
+    *,
+    data: Any = None,
+    split: str = "test",
+    quick: bool = False,
+    num_examples: int | None = None,
+    num_samples: int | None = None,
+    estimators: Sequence[str] | None = None,
+    without: Sequence[str] = (),
+    seed: int = 0,
+    device: Any = None,
+    trust: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> Path:
+    """Write a page of HTML about runs, which needs no other file and no network; the path of the file.
+
+    What a run cannot have, such as samples of a quantised autoencoder, has a line in its place that says why.
+
+    Arguments:
+        runs: folders of runs, of several below one the newest, checkpoints, or comparisons that ``dvae compare`` made.
+        out: the ``.html`` file, 5 MB of charts' library and the pictures.
+        data: see :func:`dvae.lab.evaluate.evaluate`; by default each checkpoint's own.
+        split: of what is evaluated and drawn: "valid" or "test", or "train".
+        quick: compute less of everything: 500 examples, 10 samples of the bound, fewer draws; error bars are wider.
+        num_examples: of the evaluation, drawn from the split; by default all, or ``quick``'s.
+        num_samples: of the importance-weighted bound; by default 100, or ``quick``'s.
+        estimators: whose variance is measured, see :func:`dvae.lab.variance.compare_variance`; by default the run's own beside
+            REINFORCE, LOO, DisARM, REBAR and RELAX, or what the latents have.
+        without: names of parts to leave out, of :data:`PARTS`.
+        seed: of all noise.
+        device: where to compute; the GPU if there is one.
+        trust: import classes from outside ``dvae`` that checkpoints name; it runs their code.
+        progress: called with a line about what is being done.
+
+    Raises:
+        InputError: an argument is not what was expected, a run cannot be read, or Plotly is not installed
+            (``pip install 'discrete-vae[report]'``).
+    """
+    for name in without:
+        if name not in PARTS:
+            near = difflib.get_close_matches(name, PARTS, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise InputError(f"without must be out of {', '.join(PARTS)}, got {name}{hint}")
+    if split not in SPLITS:
+        raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+    opened = open_runs(runs, Source(data, split, device, trust))
+    effort = (_QUICK if quick else _WHOLE)._replace(seed=seed, estimators=estimators)
+    effort = effort._replace(num_examples=num_examples or effort.num_examples, num_samples=num_samples or effort.num_samples)
+    parts = {name: part for name, part in PARTS.items() if name not in without}
+    tell = progress or (lambda line: None)
+    sections = [part.section(name, opened, effort, tell) for name, part in parts.items()]
+    names = [run.label for run in opened]
+    title = names[0] if len(names) == 1 else f"{len(names)} runs: {', '.join(names)}"
+    made = f"Written on {datetime.now():%Y-%m-%d} by dvae {dvae.__version__}" + (", in quick mode." if quick else ".")
+    return write_page(out, title, [made], sections)

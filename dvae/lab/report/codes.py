@@ -1,0 +1,114 @@
+"""How codes are used, and what they find."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
+import torch
+
+from dvae.errors import InputError
+from dvae.lab.codes import entropies
+from dvae.lab.evaluate import Mean
+from dvae.lab.report.effort import Effort, Progress, figure_cell, name_of_first, of_each
+from dvae.lab.report.runs import Run
+from dvae.lab.retrieval import picture_of_neighbours, retrieve
+from dvae.report.charts import Band, band_chart
+from dvae.report.page import Block, Cell, Chart, Note, Picture, Table
+
+__all__ = ["bits", "retrieval"]
+
+_NEIGHBOURS = 10
+
+
+def bits(runs: Sequence[Run], effort: Effort, progress: Progress) -> list[Block]:
+    """The entropy of each latent as a chart, with bands over replicas, and its mean as a table."""
+    places = {run.label: place for place, run in enumerate(runs)}
+    looks: dict[str, tuple[int, int]] = {}
+    bands: dict[str, Band] = {}
+    rows: list[list[Cell]] = []
+    notes: list[Block] = []
+    for run in runs:
+        progress(f"{run.label}: entropies")
+        try:
+            layers = _entropies(run, effort)
+        except InputError as error:
+            notes.append(Note(run.label, f"has none: {error}"))
+            continue
+        for index, models in enumerate(layers):
+            label = run.label if len(layers) == 1 else f"{run.label}, layer {index + 1}"
+            looks[label] = (places[run.label], index)
+            bands[label] = _band(models)
+            rows.append(_entropy_cells(label, run, models))
+    if not bands:
+        return notes
+    alt = "; ".join(f"{name}: {len(band.x)} latents, mean entropy {fmean(band.mean):.3g} bits" for name, band in bands.items())
+    chart = Chart("Entropy of each latent, sorted", band_chart(bands, "latent, by rank", "bits", from_zero=True, looks=looks), alt)
+    columns = ["run", "latents", "values", "mean entropy (bits)", "latents above 0.01 bits", "below a tenth of the most"]
+    return [chart, Table("How much of the code is used", columns, rows), *notes]
+
+
+def _entropies(run: Run, effort: Effort) -> list[torch.Tensor]:
+    """Of each layer, [R, D] of R models."""
+    found = []
+    for replica in run.replicas:
+        opened = run.opened if replica == run.replicas[0] else run.open(replica)
+        found.append(entropies(opened.model, opened.examples, num_examples=effort.num_examples, seed=effort.seed))
+    return [torch.stack(layer) for layer in zip(*found, strict=True)]
+
+
+def _band(models: torch.Tensor) -> Band:
+    ordered = models.sort(1, descending=True).values
+    spread = ordered.std(0) if len(ordered) > 1 else torch.zeros(ordered.shape[1])
+    return Band(list(range(1, ordered.shape[1] + 1)), ordered.mean(0).tolist(), spread.tolist())
+
+
+def _entropy_cells(label: str, run: Run, models: torch.Tensor) -> list[Cell]:
+    number = run.opened.model.latent.num_values or 0
+    means = models.mean(1).tolist()
+    mean = Mean(fmean(means), stdev(means) / math.sqrt(len(means)) if len(means) > 1 else math.nan)
+    above, below = (own.float().sum(1).mean().item() for own in (models > 0.01, models < 0.1 * math.log2(max(number, 2))))
+    count = models.shape[1]
+    return [
+        Cell(label),
+        Cell(str(count), count),
+        Cell(str(number), number),
+        figure_cell(mean, 4),
+        Cell(f"{above:.4g} ({above / count:.0%})", above),
+        Cell(f"{below:.4g} ({below / count:.0%})", below),
+    ]
+
+
+def retrieval(runs: Sequence[Run], effort: Effort, progress: Progress) -> list[Block]:
+    """Figures of search by codes, where there are labels, and pictures of neighbours."""
+    rows: list[list[Cell]] = []
+
+    def search(run: Run) -> list[Block]:
+        opened = run.opened
+        model = opened.latent_model
+        split, trust = run.source.split, run.source.trust
+        number = effort.num_queries
+        found = retrieve(model, opened.data, split=split, num_queries=number, k=_NEIGHBOURS, seed=effort.seed, trust=trust)
+        for name, own in (found.figures or {}).items():
+            rows.append([Cell(name_of_first(run)), Cell(name), *(figure_cell(mean, 4) for mean in own)])
+        blocks: list[Block] = []
+        if found.figures is None:
+            blocks.append(Note(run.label, "has no figures: its data have no labels"))
+        if getattr(opened.data, "are_images", True):
+            picture = picture_of_neighbours(model, found, getattr(opened.data, "image_shape", None) or model.image_shape)
+            alt = f"Rows of an image of {split} and the training images whose codes of {name_of_first(run)} are nearest"
+            blocks.append(Picture(name_of_first(run), picture, alt))
+        return blocks
+
+    blocks = of_each(runs, progress, "retrieval", search)
+    columns = [
+        "run",
+        "code",
+        f"precision of {_NEIGHBOURS}",
+        "average precision",
+        f"vote of {_NEIGHBOURS} neighbours",
+        "linear probe",
+    ]
+    title = f"Search by codes, {effort.num_queries:,} queries at most; means and standard errors over queries"
+    return [*([Table(title, columns, rows)] if rows else []), *blocks]
