@@ -11,8 +11,10 @@ import hashlib
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from html import escape
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +24,7 @@ from dvae.errors import InputError
 from dvae.files import written_whole
 from dvae.report.pictures import png_of
 
-__all__ = ["Block", "Cell", "Chart", "Gallery", "Listing", "Note", "Picture", "Section", "Table", "page", "write_page"]
+__all__ = ["Block", "Cell", "Chart", "Gallery", "Listing", "Note", "Picture", "Section", "Table", "page", "page_file"]
 
 
 class Cell(NamedTuple):
@@ -89,23 +91,26 @@ class Section(NamedTuple):
     blocks: Sequence[Block]
 
 
-def write_page(path: str | Path, title: str, about: Sequence[str], sections: Sequence[Section]) -> Path:
-    """Write a page to a file, whole or not at all.
+@contextmanager
+def page_file(path: str | Path) -> Iterator[Path]:
+    """A temporary file for a page, which is written whole or not at all, see :func:`dvae.files.written_whole`.
+
+    What would keep the page from being written is found before the work for it is done.
 
     Arguments:
         path: the ``.html`` file.
-        title, about, sections: see :func:`page`.
 
     Raises:
-        InputError: the file is no ``.html`` file, it cannot be written, or Plotly is not installed.
+        InputError: the file is no ``.html`` file, it cannot be written, or Plotly is not installed
+            (``pip install 'discrete-vae[report]'``).
     """
     path = Path(path)
     if path.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"a page is a .html file, got {path}")
-    content = page(title, about, sections)
+    if find_spec("plotly") is None:
+        raise InputError(_MISSING)
     with written_whole(path) as temporary:
-        temporary.write_text(content, encoding="utf-8", newline="\n")
-    return path
+        yield temporary
 
 
 def page(title: str, about: Sequence[str], sections: Sequence[Section]) -> str:
@@ -161,12 +166,15 @@ def _own(name: str) -> str:
     return (files(__package__) / name).read_text(encoding="utf-8").replace("\r\n", "\n")
 
 
+_MISSING = "charts need plotly, which is not installed: pip install 'discrete-vae[report]'"
+
+
 def _plotly() -> str:
     """Plotly's library of charts, 5 MB."""
     try:
         from plotly.offline import get_plotlyjs
     except ImportError:
-        raise InputError("charts need plotly, which is not installed: pip install 'discrete-vae[report]'") from None
+        raise InputError(_MISSING) from None
     script: str = get_plotlyjs()
     return script.replace("\r\n", "\n")
 
@@ -210,10 +218,10 @@ def _table(table: Table) -> str:
         for name, is_text in zip(table.columns, texts, strict=True)
     )
     rows = "\n".join(_row(row, texts, index in table.means) for index, row in enumerate(table.rows))
-    caption = f"<caption>{escape(table.title)}</caption>"
     # What scrolls can be reached from the keyboard.
     frame = f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(table.title)}">'
-    return f"{frame}<table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>"
+    drawn = f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>"
+    return f'<figure class="table"><figcaption>{escape(table.title)}</figcaption>{frame}{drawn}</div></figure>'
 
 
 def _row(cells: Sequence[Cell], texts: Sequence[bool], is_mean: bool) -> str:

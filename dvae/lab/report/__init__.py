@@ -21,7 +21,7 @@ from dvae.errors import InputError
 from dvae.lab.report.effort import Effort
 from dvae.lab.report.parts import PARTS
 from dvae.lab.report.runs import Source, open_runs
-from dvae.report.page import write_page
+from dvae.report.page import page, page_file
 
 __all__ = ["PARTS", "report"]
 
@@ -69,6 +69,22 @@ def report(
         InputError: an argument is not what was expected, a run cannot be read, or Plotly is not installed
             (``pip install 'discrete-vae[report]'``).
     """
+    _check(without, split, num_examples, num_samples)
+    effort = (_QUICK if quick else _WHOLE)._replace(seed=seed, estimators=estimators)
+    effort = effort._replace(num_examples=num_examples or effort.num_examples, num_samples=num_samples or effort.num_samples)
+    tell = progress or (lambda line: None)
+    with page_file(out) as file:
+        opened = open_runs(runs, Source(data, split, device, trust))
+        sections = [part.section(name, opened, effort, tell) for name, part in PARTS.items() if name not in without]
+        names = [run.label for run in opened]
+        title = names[0] if len(names) == 1 else f"{len(names)} runs: {', '.join(names)}"
+        made = f"Written on {datetime.now():%Y-%m-%d} by dvae {dvae.__version__}" + (", in quick mode." if quick else ".")
+        file.write_text(page(title, [made], sections), encoding="utf-8", newline="\n")
+    return Path(out)
+
+
+def _check(without: Sequence[str], split: str, num_examples: int | None, num_samples: int | None) -> None:
+    """What is wrong with the arguments, before anything is computed."""
     for name in without:
         if name not in PARTS:
             near = difflib.get_close_matches(name, PARTS, 1)
@@ -76,13 +92,6 @@ def report(
             raise InputError(f"without must be out of {', '.join(PARTS)}, got {name}{hint}")
     if split not in SPLITS:
         raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
-    opened = open_runs(runs, Source(data, split, device, trust))
-    effort = (_QUICK if quick else _WHOLE)._replace(seed=seed, estimators=estimators)
-    effort = effort._replace(num_examples=num_examples or effort.num_examples, num_samples=num_samples or effort.num_samples)
-    parts = {name: part for name, part in PARTS.items() if name not in without}
-    tell = progress or (lambda line: None)
-    sections = [part.section(name, opened, effort, tell) for name, part in parts.items()]
-    names = [run.label for run in opened]
-    title = names[0] if len(names) == 1 else f"{len(names)} runs: {', '.join(names)}"
-    made = f"Written on {datetime.now():%Y-%m-%d} by dvae {dvae.__version__}" + (", in quick mode." if quick else ".")
-    return write_page(out, title, [made], sections)
+    for argument, value, least in (("num_examples", num_examples, 2), ("num_samples", num_samples, 1)):
+        if value is not None and value < least:
+            raise InputError(f"{argument} must be at least {least}, got {value}")

@@ -45,16 +45,14 @@ def bits(runs: Sequence[Run], effort: Effort, progress: Progress) -> list[Block]
         return notes
     alt = "; ".join(f"{name}: {len(band.x)} latents, mean entropy {fmean(band.mean):.3g} bits" for name, band in bands.items())
     chart = Chart("Entropy of each latent, sorted", band_chart(bands, "latent, by rank", "bits", from_zero=True, looks=looks), alt)
-    columns = ["run", "latents", "values", "mean entropy (bits)", "latents above 0.01 bits", "below a tenth of the most"]
-    return [chart, Table("How much of the code is used", columns, rows), *notes]
+    columns = ["run", "latents", "values", "mean entropy (bits)", "latents above 0.01 bits", "below 10% of the most"]
+    return [chart, Table("How much of the code is used; ± between replicas", columns, rows), *notes]
 
 
 def _entropies(run: Run, effort: Effort) -> list[torch.Tensor]:
     """Of each layer, [R, D] of R models."""
-    found = []
-    for replica in run.replicas:
-        opened = run.opened if replica == run.replicas[0] else run.open(replica)
-        found.append(entropies(opened.model, opened.examples, num_examples=effort.num_examples, seed=effort.seed))
+    models = (run.open(replica) for replica in run.replicas)
+    found = [entropies(own.model, own.examples, num_examples=effort.num_examples, seed=effort.seed) for own in models]
     return [torch.stack(layer) for layer in zip(*found, strict=True)]
 
 
@@ -98,7 +96,7 @@ def retrieval(runs: Sequence[Run], effort: Effort, progress: Progress) -> list[B
         if getattr(opened.data, "are_images", True):
             picture = picture_of_neighbours(model, found, getattr(opened.data, "image_shape", None) or model.image_shape)
             alt = f"Rows of an image of {split} and the training images whose codes of {name_of_first(run)} are nearest"
-            blocks.append(Picture(name_of_first(run), picture, alt))
+            blocks.append(Picture(f"{name_of_first(run)}: images in the first column, their nearest beside them", picture, alt))
         return blocks
 
     blocks = of_each(runs, progress, "retrieval", search)

@@ -35,14 +35,16 @@ def _made_by(run: Run) -> list[Block]:
     path = run.folder / "config.yaml"
     if not run.config:
         return [Note(run.label, f"has no configuration: {path} is missing or no YAML, as of a run in Python")]
-    command = read_command(run.folder) or "not recorded, for the run is of an earlier version"
-    commands = Listing(f"{run.label} was made by", command)
-    again = Listing(f"{run.label} can be made again by", shlex.join(["dvae", "fit", "--config", str(path)]))
-    return [commands, again, Listing(f"{run.label}: {path}", path.read_text(errors="replace"))]
+    command = read_command(run.folder) or "# its command is not recorded, for it is of an earlier version"
+    again = shlex.join(["dvae", "fit", "--config", str(path)])
+    commands = Listing(f"{run.label}: the command that made it, and one that makes it again", f"{command}\n{again}")
+    return [commands, Listing(f"{run.label}: all settings, {path}", path.read_text(errors="replace"))]
 
 
 def _flattened(config: Any, prefix: str = "") -> dict[str, str]:
-    """Settings by their flags."""
+    """Settings by their flags; what lists hold by its number."""
+    if isinstance(config, list) and any(isinstance(value, Mapping) for value in config):
+        config = dict(enumerate(config))
     if not isinstance(config, Mapping):
         return {prefix: str(config)}
     found: dict[str, str] = {}

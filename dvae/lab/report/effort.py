@@ -73,4 +73,5 @@ def figure_cell(value: Any, digits: int) -> Cell:
     mean, error = value if isinstance(value, Mean) else Mean(float(value), math.nan)
     if not math.isfinite(mean):
         return Cell("")
+    digits = digits if abs(mean) < 100 else min(digits, 2)
     return Cell(f"{mean:.{digits}f}" + (f" ± {error:.{digits}f}" if math.isfinite(error) else ""), mean)

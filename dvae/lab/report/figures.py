@@ -29,6 +29,7 @@ _WORTH: dict[str, tuple[str, int]] = {
     "training ELBO": ("train_elbo", 2),
     "ELBO": ("elbo", 2),
     "bound": ("importance_weighted_bound", 2),
+    "samples of the bound": ("num_samples", 0),
     "reconstruction": ("reconstruction", 2),
     "KL": ("kl", 2),
     "bits per dimension": ("bits_per_dimension", 4),
@@ -103,9 +104,7 @@ def _table(rows: Sequence[_Row], title: str, figures: Mapping[str, tuple[str, in
         if len(group) > 1:
             means.append(len(cells))
             cells.append(_mean_cells(group, known.values()))
-    samples = {row.evaluation.num_samples for row in rows if isinstance(row.evaluation, Evaluation)}
-    titles = [f"bound, {max(samples)} samples" if name == "bound" and len(samples) == 1 else name for name in known]
-    return Table(title, ["run", "model", "method", "updates", *titles], cells, means)
+    return Table(title, ["run", "model", "method", "updates", *known], cells, means)
 
 
 def _groups(rows: Sequence[_Row]) -> list[list[_Row]]:
@@ -149,8 +148,8 @@ def _special(rows: Sequence[_Row]) -> list[Block]:
     dense = [row.run.label for row in rows if isinstance(row.evaluation, Evaluation) and row.evaluation.is_density]
     coded = [row.run.label for row in rows if isinstance(row.evaluation, CodeEvaluation)]
     said = {
-        "no bounds: grey levels under a Bernoulli likelihood make the ELBO and the bound cross-entropies": loose,
+        "the ELBO and the bound are cross-entropies, no bounds, for a Bernoulli likelihood was given grey levels": loose,
         "the ELBO and the bound are of a density and depend on the unit of x": dense,
-        "no ELBO, bound or gradient estimator: a quantised code has no distribution": coded,
+        "a quantised code has no distribution, and so no ELBO, bound or gradient estimator": coded,
     }
-    return [Note(", ".join(dict.fromkeys(names)), text) for text, names in said.items() if names]
+    return [Note(f"{', '.join(dict.fromkeys(names))}:", text) for text, names in said.items() if names]

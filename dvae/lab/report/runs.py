@@ -126,11 +126,14 @@ class Run:
         Raises:
             InputError: there is none, or it or its data cannot be had.
         """
-        return self.open(self.replicas[0])
+        return self._open(self.replicas[0], self.source.data)
 
     def open(self, replica: int | None) -> Opened:
-        """One of the models; errors as of :attr:`opened`."""
-        data, split, device, trust = self.source
+        """One of the models, with the data of the first; errors as of :attr:`opened`."""
+        return self.opened if replica == self.replicas[0] else self._open(replica, self.opened.data)
+
+    def _open(self, replica: int | None, data: Any) -> Opened:
+        _, split, device, trust = self.source
         model, data, _ = open_autoencoder(self.require_checkpoint(), data, device=device, trust=trust, replica=replica)
         examples = examples_of(data, split, input_key=getattr(model, "input_key", None), trust=trust)
         return Opened(sized_for(model, examples), data, examples)
