@@ -3,7 +3,8 @@
 The one idea: every figure has a command behind it. `dvae.lab.certify` measures bias, `dvae.lab.evaluate` the bounds of a
 checkpoint, `dvae.lab.variance` the gradient's variance at a trained model, `dvae.lab.toy` the paper's toy problem
 and that of orders, `dvae.lab.jigsaw` puts tiles together, `dvae.lab.benchmark` measures time, `dvae.lab.codes` writes
-codes, `dvae.lab.decoding` and `dvae.lab.traverse` make images of them, and `dvae.lab.retrieval` searches by them.
+codes, `dvae.lab.decoding` and `dvae.lab.traverse` make images of them, `dvae.lab.retrieval` searches by them, and
+`dvae.lab.report` puts what all of them find about runs on one page.
 
 ```bash
 dvae toy --targets '[0.499]' --num_seeds 3 --num_iterations 500
@@ -178,6 +179,7 @@ _MODULES = (
     "evaluate",
     "export",
     "jigsaw",
+    "report",
     "retrieval",
     "tokens",
     "toy",

@@ -20,7 +20,7 @@ from dvae.models import VAE
 from dvae.training.gradient_variance import log_gradient_variance
 from dvae.training.step import step_loss
 
-__all__ = ["VarianceReport", "applicable_estimators", "compare_variance"]
+__all__ = ["VarianceReport", "applicable_estimators", "compare_variance", "estimator_of"]
 
 
 class VarianceReport(NamedTuple):
@@ -106,7 +106,8 @@ def compare_variance(
     if phi_steps < 0 or batch_size < 1:
         raise InputError(f"phi_steps must be at least 0 and batch_size at least 1, got {phi_steps} and {batch_size}")
     names = applicable_estimators(model.latent.family) if estimators is None else list(estimators)
-    models = {name: _with_estimator(model, _make(name), seed) for name in names}  # all are checked before the first is measured
+    # All are checked before the first is measured.
+    models = {name: _with_estimator(model, estimator_of(name), seed) for name in names}
     key = getattr(model, "input_key", None)
     x = model.check_input(examples_of(data, "test", input_key=key).first(batch_size).to(model.device))
     train = examples_of(data, "train", input_key=key)
@@ -123,7 +124,12 @@ def compare_variance(
     return reports
 
 
-def _make(name: str) -> GradientEstimator:
+def estimator_of(name: str) -> GradientEstimator:
+    """The estimator of a name of the catalogue's, such as ``LOO(num_samples=4)``, or of an import path.
+
+    Raises:
+        InputError: there is none.
+    """
     if name in CATALOGUE:
         return CATALOGUE[name]()
     if "." not in name:

@@ -16,10 +16,17 @@ for (const plot of plots) {
     modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
   });
 }
-// Paper has another width than the window.
-for (const event of ["beforeprint", "afterprint"]) {
-  addEventListener(event, () => plots.forEach((plot) => Plotly.Plots.resize(plot)));
-}
+// On paper, which has another width than the window, charts are scaled as pictures are.
+addEventListener("beforeprint", () => {
+  for (const plot of plots) {
+    const { width, height } = plot.getBoundingClientRect();
+    plot.style.setProperty("--ratio", `${width} / ${height}`);
+    for (const drawing of plot.querySelectorAll(".main-svg")) drawing.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  }
+});
+addEventListener("afterprint", () => {
+  for (const drawing of document.querySelectorAll(".plot .main-svg")) drawing.removeAttribute("viewBox");
+});
 
 // Tables: a click on a column's name sorts by it, another one the other way round; what has no value comes last.
 function key(row, column) {

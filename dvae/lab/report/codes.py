@@ -29,18 +29,20 @@ def bits(runs: Sequence[Run], effort: Effort, progress: Progress) -> list[Block]
     bands: dict[str, Band] = {}
     rows: list[list[Cell]] = []
     notes: list[Block] = []
+    shown = 0
     for run in runs:
         progress(f"{run.label}: entropies")
         try:
-            layers = _entropies(run, effort)
+            found = _entropies(run, effort)
         except InputError as error:
             notes.append(Note(run.label, f"has none: {error}"))
             continue
-        for index, models in enumerate(layers):
-            label = run.label if len(layers) == 1 else f"{run.label}, layer {index + 1}"
-            looks[label] = (places[run.label], index)
+        for (setting, layer), models in found.items():
+            label = ", ".join(part for part in (run.label, setting, layer) if part)
+            looks[label] = (places[run.label], len(looks) - shown)
             bands[label] = _band(models)
             rows.append(_entropy_cells(label, run, models))
+        shown = len(looks)
     if not bands:
         return notes
     alt = "; ".join(f"{name}: {len(band.x)} latents, mean entropy {fmean(band.mean):.3g} bits" for name, band in bands.items())
@@ -49,11 +51,16 @@ def bits(runs: Sequence[Run], effort: Effort, progress: Progress) -> list[Block]
     return [chart, Table("How much of the code is used; ± between replicas", columns, rows), *notes]
 
 
-def _entropies(run: Run, effort: Effort) -> list[torch.Tensor]:
-    """Of each layer, [R, D] of R models."""
-    models = (run.open(replica) for replica in run.replicas)
-    found = [entropies(own.model, own.examples, num_examples=effort.num_examples, seed=effort.seed) for own in models]
-    return [torch.stack(layer) for layer in zip(*found, strict=True)]
+def _entropies(run: Run, effort: Effort) -> dict[tuple[str, str], torch.Tensor]:
+    """By a sweep's setting and the layer, [R, D] of R models."""
+    found: dict[tuple[str, str], list[torch.Tensor]] = {}
+    for replica in run.replicas:
+        own = run.open(replica)
+        layers = entropies(own.model, own.examples, num_examples=effort.num_examples, seed=effort.seed)
+        for index, layer in enumerate(layers):
+            name = f"layer {index + 1}" if len(layers) > 1 else ""
+            found.setdefault((run.setting(replica), name), []).append(layer)
+    return {key: torch.stack(models) for key, models in found.items()}
 
 
 def _band(models: torch.Tensor) -> Band:

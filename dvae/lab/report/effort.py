@@ -60,7 +60,7 @@ def name_of_first(run: Run) -> str:
     first = run.replicas[0]
     if first is None:
         return run.label
-    setting = ", ".join(f"{name}={value}" for name, value in run.require_checkpoint().setting(first).items() if name != "seed")
+    setting = run.setting(first)
     return f"{run.label}, replica {first} of {len(run.replicas)}" + (f" ({setting})" if setting else "")
 
 

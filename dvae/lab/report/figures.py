@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dvae.errors import InputError
 from dvae.lab.evaluate import CodeEvaluation, Evaluation, evaluate, pooled
@@ -24,8 +24,13 @@ class _Row(NamedTuple):
     updates: int | None
     evaluation: Evaluation | CodeEvaluation
 
+    def value(self, name: str) -> Any:
+        """A figure; None where the model has none of that name."""
+        return self.updates if name == "updates" else getattr(self.evaluation, name, None)
+
 
 _WORTH: dict[str, tuple[str, int]] = {
+    "updates": ("updates", 0),
     "training ELBO": ("train_elbo", 2),
     "ELBO": ("elbo", 2),
     "bound": ("importance_weighted_bound", 2),
@@ -87,16 +92,15 @@ def _evaluated(run: Run, effort: Effort, progress: Progress) -> list[_Row]:
                 trust=run.source.trust,
                 replica=replica,
             )
-        setting = ", ".join(f"{name}={value}" for name, value in checkpoint.setting(replica).items() if name != "seed")
         updates = checkpoint.content.get("global_step")
-        rows.append(_Row(run, replica, setting, checkpoint.method(replica), updates, found))
+        rows.append(_Row(run, replica, run.setting(replica), checkpoint.method(replica), updates, found))
     if not rows:
         raise InputError("all of its models failed in training")
     return rows
 
 
 def _table(rows: Sequence[_Row], title: str, figures: Mapping[str, tuple[str, int]]) -> Table:
-    known = {name: own for name, own in figures.items() if any(getattr(row.evaluation, own[0], None) is not None for row in rows)}
+    known = {name: own for name, own in figures.items() if any(row.value(own[0]) is not None for row in rows)}
     cells: list[list[Cell]] = []
     means = []
     for group in _groups(rows):
@@ -104,7 +108,7 @@ def _table(rows: Sequence[_Row], title: str, figures: Mapping[str, tuple[str, in
         if len(group) > 1:
             means.append(len(cells))
             cells.append(_mean_cells(group, known.values()))
-    return Table(title, ["run", "model", "method", "updates", *known], cells, means)
+    return Table(title, ["run", "model", "method", *known], cells, means)
 
 
 def _groups(rows: Sequence[_Row]) -> list[list[_Row]]:
@@ -117,16 +121,15 @@ def _groups(rows: Sequence[_Row]) -> list[list[_Row]]:
 
 def _cells(row: _Row, figures: Iterable[tuple[str, int]]) -> list[Cell]:
     which = ", ".join(part for part in ("" if row.replica is None else f"replica {row.replica}", row.setting) if part)
-    updates = Cell("" if row.updates is None else f"{row.updates:,}", row.updates)
-    own = [figure_cell(getattr(row.evaluation, name, None), digits) for name, digits in figures]
-    return [Cell(row.run.label), Cell(which), Cell(row.method), updates, *own]
+    own = [figure_cell(row.value(name), digits) for name, digits in figures]
+    return [Cell(row.run.label), Cell(which), Cell(row.method), *own]
 
 
 def _mean_cells(group: Sequence[_Row], figures: Iterable[tuple[str, int]]) -> list[Cell]:
     first, means = group[0], pooled([row.evaluation for row in group])
     which = ", ".join(part for part in (f"mean of {len(group)}", first.setting) if part)
     own = [figure_cell(means.get(name), digits) for name, digits in figures]
-    return [Cell(first.run.group), Cell(which), Cell(first.method), Cell(""), *own]
+    return [Cell(first.run.group), Cell(which), Cell(first.method), *own]
 
 
 def _about(rows: Sequence[_Row]) -> str:
@@ -138,7 +141,7 @@ def _about(rows: Sequence[_Row]) -> str:
         f"what has ± was measured on {examples} examples of {split}; the standard error of one model is over these examples, that "
         "of a mean is between models. Variances of the gradient are natural logarithms, at one batch."
     )
-    compared = list(dict.fromkeys(row.run.label for row in rows if row.run.evaluated))
+    compared = list(dict.fromkeys(row.run.group for row in rows if row.run.evaluated))
     return text + (f" dvae compare measured {', '.join(compared)}, with its own settings." if compared else "")
 
 

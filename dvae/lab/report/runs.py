@@ -79,6 +79,7 @@ class Run:
     checkpoint: None where it has none, or :attr:`missing` says why.
     group: runs of one group are models of one setting, each trained apart.
     evaluated: what ``dvae compare`` measured of each model, None where it failed; empty where it did not.
+    read: data modules that were read for any of the page's runs, by their configs.
     """
 
     label: str
@@ -88,6 +89,8 @@ class Run:
     source: Source
     group: str = ""
     evaluated: list[Evaluation | CodeEvaluation | None] = field(default_factory=list)
+    read: dict[str, Any] = field(default_factory=dict, repr=False)
+    _curves: dict[str, dict[str, Curve]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -109,6 +112,11 @@ class Run:
         """Of the checkpoint."""
         return self.require_checkpoint().replicas
 
+    def setting(self, replica: int | None) -> str:
+        """What a sweep sets for a model, without its seed."""
+        own = self.require_checkpoint().setting(replica)
+        return ", ".join(f"{name}={value}" for name, value in own.items() if name != "seed")
+
     def require_checkpoint(self) -> Checkpoint:
         """The checkpoint.
 
@@ -126,7 +134,12 @@ class Run:
         Raises:
             InputError: there is none, or it or its data cannot be had.
         """
-        return self._open(self.replicas[0], self.source.data)
+        first = self.replicas[0]
+        config = json.dumps(record.data_of(self.require_checkpoint().single(first)), sort_keys=True, default=str)
+        data = self.read.get(config) if self.source.data is None else self.source.data
+        opened = self._open(first, data)
+        self.read[config] = opened.data
+        return opened
 
     def open(self, replica: int | None) -> Opened:
         """One of the models, with the data of the first; errors as of :attr:`opened`."""
@@ -140,10 +153,12 @@ class Run:
 
     def curves(self, name: str) -> dict[str, Curve]:
         """A logged quantity of each setting of a sweep, or under ""; empty where it was not logged."""
-        try:
-            return read_curves(self.folder, name)
-        except InputError:
-            return {}
+        if name not in self._curves:
+            try:
+                self._curves[name] = read_curves(self.folder, name)
+            except InputError:
+                self._curves[name] = {}
+        return self._curves[name]
 
 
 def open_runs(paths: Sequence[str | Path], source: Source) -> list[Run]:
@@ -156,16 +171,19 @@ def open_runs(paths: Sequence[str | Path], source: Source) -> list[Run]:
     Raises:
         InputError: there is no such folder, or it holds neither a checkpoint nor a log.
     """
-    whole = [Path(path) for path in dict.fromkeys(map(str, paths))]
+    whole = list(dict.fromkeys(map(Path, paths)))
     if not whole:
         raise InputError("runs must name at least one run's folder, got none")
     runs: list[Run] = []
     for path, label in zip(whole, labels(whole), strict=True):
-        record = _comparison(path)
-        if record is None:
+        found = _comparison(path)
+        if found is None:
             runs.append(_run(path, label, source))
         else:
-            runs += _compared(record, "" if len(whole) == 1 else f"{label}: ", source)
+            runs += _compared(found, "" if len(whole) == 1 else f"{label}: ", source)
+    read: dict[str, Any] = {}
+    for run in runs:
+        run.read = read
     return runs
 
 
@@ -173,14 +191,21 @@ def _run(path: Path, label: str, source: Source) -> Run:
     checkpoint, missing = None, ""
     try:
         checkpoint = Checkpoint.open(path)
-        checkpoint.require_autoencoder()
     except InputError as error:
-        checkpoint, missing = None, str(error)
-    tables = sorted(path.rglob("metrics.csv"), key=lambda file: file.stat().st_mtime) if path.is_dir() else []
-    if checkpoint is None and not tables:
+        missing = str(error)
+    if checkpoint is not None:
+        checkpoint.require_autoencoder()
+        return Run(label, _folder_of(checkpoint.path), checkpoint, "", source, label)
+    folder = _logged(path)
+    if folder is None:
         raise InputError(f"runs must be folders with a checkpoint or a metrics.csv: {missing}")
-    folder = tables[-1].parent if checkpoint is None else _folder_of(checkpoint.path)
-    return Run(label, folder, checkpoint, missing, source, label)
+    return Run(label, folder, None, missing, source, label)
+
+
+def _logged(path: Path) -> Path | None:
+    """The newest folder with a log in a folder; None where there is none."""
+    tables = sorted(path.rglob("metrics.csv"), key=lambda file: file.stat().st_mtime) if path.is_dir() else []
+    return tables[-1].parent if tables else None
 
 
 def _folder_of(checkpoint: Path) -> Path:
@@ -197,24 +222,33 @@ def _comparison(path: Path) -> Path | None:
     return newest[-1] if newest else None
 
 
-def _compared(record: Path, prefix: str, source: Source) -> list[Run]:
+def _compared(path: Path, prefix: str, source: Source) -> list[Run]:
     """The runs of a comparison that are done, with what was measured of them."""
     try:
-        entries = json.loads(record.read_text())["runs"]
-        runs = [_of_entry(record.parent, name, entry, prefix, source) for name, entry in entries.items()]
+        entries = dict(json.loads(path.read_text())["runs"])
+        measured = {name: _models(entry) for name, entry in entries.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{record} is damaged or not a comparison's record: {type(error).__name__} while reading it") from None
-    if not runs:
-        raise InputError(f"{record.parent} is a comparison of which no run is done yet: the same dvae compare goes on with it")
+        raise InputError(f"{path} is damaged or not a comparison's record: {type(error).__name__} while reading it") from None
+    if not measured:
+        raise InputError(f"{path.parent} is a comparison of which no run is done yet: the same dvae compare goes on with it")
+    runs = []
+    for name, models in measured.items():
+        folder, label = path.parent / name, prefix + name
+        if "failed" in entries[name]:
+            failure = f"its training failed: {entries[name]['failed']}"
+            run = Run(label, _logged(folder) or folder, None, failure, source)
+        else:
+            run = _run(folder, label, source)
+        # Models that were trained apart are one setting's, as replicas are.
+        run.group, run.evaluated = re.sub(r"[/_]seed=\d+$", "", label), models
+        runs.append(run)
     return runs
 
 
-def _of_entry(folder: Path, name: str, entry: dict[str, Any], prefix: str, source: Source) -> Run:
-    run = _run(folder / name, prefix + name, source)
-    run.group = re.sub(r"/?\s*seed=\d+$", "", prefix + name)
+def _models(entry: dict[str, Any]) -> list[Evaluation | CodeEvaluation | None]:
+    """What a comparison's record holds of a run's models."""
+    found = []
     for figures in entry.get("models", []):
         measured = {key: value for key, value in figures.items() if key not in ("checkpoint", "failure")}
-        run.evaluated.append(evaluation_of(measured) if measured else None)
-    return run
+        found.append(evaluation_of(measured) if measured else None)
+    return found
