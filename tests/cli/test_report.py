@@ -121,7 +121,7 @@ def test_wrong_input_is_one_sentence_and_leaves_no_page(fit, folder, refused):
     assert "checkpoint runs/none does not exist" in refused("report", "runs/none")
     assert "split must be one of train, valid, test" in refused("report", "runs/small", "--split=all")
     assert "estimators must be import paths or out of" in refused("report", "runs/small", "--estimators=LOOO")
-    assert "none.npz does not exist" in refused("report", "runs/small", "--data=none.npz")
+    assert "data must be a file, got none.npz" in refused("report", "runs/small", "--data=none.npz")
     assert "num_examples must be at least 2" in refused("report", "runs/small", "--num_examples=1")
     assert not list(folder.glob("*.html"))
 
