@@ -100,7 +100,7 @@ def test_a_comparison_is_a_table_of_its_estimators_as_it_measured_them(folder, s
         elbo = f"{row['elbo']['mean']:.2f} ± {row['elbo']['standard_error']:.2f}"
         assert re.search(rf"{row['estimator']} mean of 2 {row['estimator']} .*{re.escape(elbo)}", parts["figures"])
     assert "dvae compare measured LOO, DisARM" in parts["figures"]
-    assert " 7 " in parts["figures"]
+    assert "bound, 7 samples" in parts["figures"]
 
 
 def test_a_runs_name_is_no_markup(fit, folder, reported):

@@ -51,6 +51,7 @@ from dvae.report.page import page, page_file
 
 __all__ = ["PARTS", "report"]
 
+_NAMED = 3  # runs in the title of a page
 _WHOLE = Effort(None, 100, 100, 200, 1000, 1000, 100, 0, None)
 _QUICK = Effort(500, 10, 20, 50, 100, 200, 20, 0, None)
 
@@ -107,9 +108,9 @@ def report(
         opened = open_runs(runs, Source(data, split, device, trust))
         sections = [part.section(name, opened, effort, tell) for name, part in PARTS.items() if name not in without]
         names = [run.label for run in opened]
-        title = names[0] if len(names) == 1 else f"{len(names)} runs"
+        title = ", ".join(names) if len(names) <= _NAMED else f"{len(names)} runs"
         made = f"Written on {datetime.now():%Y-%m-%d} by dvae {dvae.__version__}" + (", in quick mode." if quick else ".")
-        about = [made] if len(names) == 1 else [", ".join(names), made]
+        about = [made] if len(names) <= _NAMED else [", ".join(names), made]
         file.write_text(page(title, about, sections), encoding="utf-8", newline="\n")
     return Path(out)
 

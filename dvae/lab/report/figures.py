@@ -29,12 +29,13 @@ class _Row(NamedTuple):
         return self.updates if name == "updates" else getattr(self.evaluation, name, None)
 
 
+_SAMPLES = "samples of the bound"
 _WORTH: dict[str, tuple[str, int]] = {
     "updates": ("updates", 0),
     "training ELBO": ("train_elbo", 2),
     "ELBO": ("elbo", 2),
     "bound": ("importance_weighted_bound", 2),
-    "samples of the bound": ("num_samples", 0),
+    _SAMPLES: ("num_samples", 0),
     "reconstruction": ("reconstruction", 2),
     "KL": ("kl", 2),
     "bits per dimension": ("bits_per_dimension", 4),
@@ -101,6 +102,9 @@ def _evaluated(run: Run, effort: Effort, progress: Progress) -> list[_Row]:
 
 def _table(rows: Sequence[_Row], title: str, figures: Mapping[str, tuple[str, int]]) -> Table:
     known = {name: own for name, own in figures.items() if any(row.value(own[0]) is not None for row in rows)}
+    samples = {row.evaluation.num_samples for row in rows if isinstance(row.evaluation, Evaluation)}
+    if len(samples) < 2:  # a column's title says as much
+        known.pop(_SAMPLES, None)
     cells: list[list[Cell]] = []
     means = []
     for group in _groups(rows):
@@ -108,7 +112,8 @@ def _table(rows: Sequence[_Row], title: str, figures: Mapping[str, tuple[str, in
         if len(group) > 1:
             means.append(len(cells))
             cells.append(_mean_cells(group, known.values()))
-    return Table(title, ["run", "model", "method", *known], cells, means)
+    titles = [f"bound, {max(samples)} samples" if name == "bound" and len(samples) == 1 else name for name in known]
+    return Table(title, ["run", "model", "method", *titles], cells, means)
 
 
 def _groups(rows: Sequence[_Row]) -> list[list[_Row]]:
