@@ -38,7 +38,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import dvae
 from dvae.data import data_module
 from dvae.data.arrays import SPLITS
 from dvae.data.source import is_loader
@@ -109,7 +108,7 @@ def report(
         sections = [part.section(name, opened, effort, tell) for name, part in PARTS.items() if name not in without]
         names = [run.label for run in opened]
         title = ", ".join(names) if len(names) <= _NAMED else f"{len(names)} runs"
-        made = f"Written on {datetime.now():%Y-%m-%d} by dvae {dvae.__version__}" + (", in quick mode." if quick else ".")
+        made = f"Written by dvae report on {datetime.now():%Y-%m-%d}" + (", in quick mode." if quick else ".")
         about = [made] if len(names) <= _NAMED else [", ".join(names), made]
         file.write_text(page(title, about, sections), encoding="utf-8", newline="\n")
     return Path(out)
