@@ -52,7 +52,7 @@ __all__ = ["PARTS", "report"]
 
 _NAMED = 3  # runs in the title of a page
 _WHOLE = Effort(None, 100, 100, 200, 1000, 1000, 100, 0, None)
-_QUICK = Effort(500, 10, 20, 50, 100, 200, 20, 0, None)
+_QUICK = Effort(500, 10, 20, 50, 100, 200, 10, 0, None)
 
 
 def report(
