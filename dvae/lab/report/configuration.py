@@ -42,9 +42,9 @@ def _made_by(run: Run) -> list[Block]:
 
 
 def _flattened(config: Any, prefix: str = "") -> dict[str, str]:
-    """Settings by their flags; what lists hold by its number."""
+    """Settings by their flags; what lists hold by the name of its class, or by its number."""
     if isinstance(config, list) and any(isinstance(value, Mapping) for value in config):
-        config = dict(enumerate(config))
+        config = {_name_of(value, place, config): value for place, value in enumerate(config)}
     if not isinstance(config, Mapping):
         return {prefix: str(config)}
     found: dict[str, str] = {}
@@ -52,3 +52,10 @@ def _flattened(config: Any, prefix: str = "") -> dict[str, str]:
         key = prefix if name == "init_args" and isinstance(value, Mapping) else f"{prefix}.{name}" if prefix else str(name)
         found |= _flattened(value, key)
     return found
+
+
+def _name_of(value: Any, place: int, among: Sequence[Any]) -> str:
+    """The class's name where no other of the list is of the same class."""
+    classes = [own.get("class_path") if isinstance(own, Mapping) else None for own in among]
+    own = classes[place]
+    return str(own).split(".")[-1] if own is not None and classes.count(own) == 1 else str(place)
