@@ -34,6 +34,7 @@ from dvae.training import record
 from dvae.training.callbacks import Pictures
 from dvae.training.checkpoints import Checkpoint as Saved
 from dvae.training.checkpoints import DurableCheckpointIO, find_checkpoint, init_from
+from dvae.training.run import Training
 from dvae.training.single import Trainable
 from dvae.training.sweep import Replicas, replicate
 
@@ -99,6 +100,9 @@ def _say_what_was_done(trainer: pl.Trainer, folder: str | None, config: Any) -> 
     name, value = next(((name, value) for name, value in figures if value is not None), ("", None))
     reached = "" if value is None else f", training {'ELBO' if name == 'elbo' else name} {value:.2f} nats"
     print(f"trained for {trainer.global_step} updates{reached}; the run is in {folder}")
+    module = trainer.lightning_module
+    if isinstance(module, Training) and not module.changes_theta(trainer.global_step - 1):
+        print("the model itself is as it was: so far its control variate alone was trained (--model.phi_warmup_steps)")
     if checkpoint:
         data = trainer.datamodule  # type: ignore[attr-defined]
         without_test = isinstance(data, DataModule) and "test" not in data.split_names

@@ -147,7 +147,8 @@ class Training(pl.LightningModule):
         # What is held in memory was checked as a whole when training started.
         return model.flat_input(x) if isinstance(data, DataModule) and data.in_memory else model.check_input(x)
 
-    def _changes_theta(self, global_step: int) -> bool:
+    def changes_theta(self, global_step: int) -> bool:
+        """Whether the update of this index, from 0, changes theta, or phi alone."""
         return not self.models[0].phi() or global_step >= self.models[0].phi_warmup_steps
 
     def _whole_step(self, x: Tensor) -> WholeStep | None:
@@ -181,7 +182,7 @@ class Training(pl.LightningModule):
     def _try(self, whole: WholeStep, x: Tensor, global_step: int) -> WholeStep | None:
         """One whole step; None where it cannot be compiled, and nothing was done."""
         try:
-            whole(x, self.iteration, self._changes_theta(global_step))
+            whole(x, self.iteration, self.changes_theta(global_step))
         except FAILURES as error:
             self.models[0].stop_compiling(error)
             self._whole = None
@@ -212,7 +213,7 @@ class Training(pl.LightningModule):
     def _optimize(self, model: DiscreteVAE) -> None:
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
-        if not self._changes_theta(self.trainer.global_step):
+        if not self.changes_theta(self.trainer.global_step):
             for parameter in model.theta():
                 parameter.grad = None
         if model.gradient_clip_norm is not None:
