@@ -37,6 +37,7 @@ __all__ = [
     "parted",
     "quiet_lightning",
     "renamed",
+    "whole_numbers",
     "with_configs",
     "write_json",
 ]
@@ -184,6 +185,14 @@ def numbers(text: str | list[float]) -> list[float]:
         return text if isinstance(text, list) else [float(part) for part in names(text)]
     except ValueError:
         raise ValueError(f"expected numbers such as 0.45,0.499, got {text!r}") from None
+
+
+def whole_numbers(text: str | list[int]) -> list[int]:
+    """A list of whole numbers, as :func:`names`."""
+    try:
+        return text if isinstance(text, list) else [int(part) for part in names(text)]
+    except ValueError:
+        raise ValueError(f"expected whole numbers such as 10,100, got {text!r}") from None
 
 
 def parted(arguments: Sequence[str], flags: Sequence[str]) -> tuple[list[str], list[str]]:
