@@ -34,6 +34,17 @@ def test_a_sweep_leaves_a_table_and_curves_and_a_second_worker_finds_nothing_to_
     assert [path.name for path in (folder / "runs/s").glob("lr=*/version_*")] == ["version_0"] * 4
 
 
+def test_settings_of_a_range_are_drawn_and_their_table_has_what_was_drawn(fit, folder, capsys):
+    pytest.importorskip("optuna")
+    assert fit(*SHARED, "--sweep={lr: {log: [0.0001, 0.01]}}", "--trials=2", "--pruner=median", "--metric=val/elbo") == 0
+    with (folder / "runs/s/sweep.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["lr"] for row in rows}) == 2
+    assert all(0.0001 <= float(row["lr"]) <= 0.01 and float(row["val/elbo"]) < 0 for row in rows)
+    assert main(["curves", "runs/s"]) == 0
+    assert "trial=lr=" in capsys.readouterr().out
+
+
 def test_what_an_engine_needs_and_what_needs_an_engine_is_told(fit, folder, refused, small):
     begin = ("fit", *small, "--model.num_pixels=16")
     sweep = "--sweep={lr: [0.01, 0.001]}"
