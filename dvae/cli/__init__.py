@@ -81,9 +81,20 @@ def main(args: Sequence[str] | None = None) -> int:
         # Lightning turns Ctrl-C into an exit with status 1.
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
             raise
-        hint = "; the same command goes on" if command in _GO_ON else ""
+        hint = "; the same command goes on" if _goes_on(command, rest) else ""
         print(f"dvae: stopped by SIGINT{hint}", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def _has_engine(arguments: Sequence[str]) -> bool:
+    """Whether a sweep is one that workers share."""
+    helps = "-h" in arguments or "--help" in arguments
+    return not helps and any(argument.partition("=")[0] == "--engine" for argument in arguments)
+
+
+def _goes_on(command: str, arguments: Sequence[str]) -> bool:
+    """Whether the same command goes on where it was stopped."""
+    return command in _GO_ON or (command == "fit" and _has_engine(arguments))
 
 
 def _run(command: str, arguments: list[str]) -> int:
@@ -97,8 +108,10 @@ def _run(command: str, arguments: list[str]) -> int:
     # A class in the folder where the command runs is importable, as for a script there.
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
+    shared = command == "fit" and _has_engine(arguments)
     try:
-        module = importlib.import_module(f"dvae.cli.{'fit' if command in _IN_FIT else command.replace('-', '_')}")
+        name = "fit" if command in _IN_FIT else "engine" if shared else command.replace("-", "_")
+        module = importlib.import_module(f"dvae.cli.{name}")
         return module.main(command, arguments)
     except Interrupted as stop:
         from dvae.cli.fit import is_first_process
@@ -106,8 +119,9 @@ def _run(command: str, arguments: list[str]) -> int:
 
         if not is_first_process():
             return 0  # another status than 0 would make Lightning kill the first process
-        # A comparison finds its unfinished run itself.
-        again = shlex.join(["dvae", command, *arguments]) if command in _GO_ON else resume_command([command, *arguments], "last")
+        # A comparison and a study find their unfinished runs themselves.
+        same = _goes_on(command, arguments)
+        again = shlex.join(["dvae", command, *arguments]) if same else resume_command([command, *arguments], "last")
         print(f"dvae: {stop}; go on with: {again}", file=sys.stderr)
         return 128 + stop.signum
     except NothingToDo as reason:

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "ENGINE_FLAGS",
     "Parser",
     "add_checkpoint",
     "add_common",
     "add_device",
+    "add_engine",
     "add_trust",
     "device_of",
     "flags_in",
@@ -37,10 +39,14 @@ __all__ = [
     "parted",
     "quiet_lightning",
     "renamed",
+    "whole_numbers",
     "with_configs",
     "write_json",
 ]
 
+
+ENGINE_FLAGS = ("storage", "trials", "pruner", "metric", "heartbeat")
+"""What is for ``--engine`` alone."""
 
 # Arguments whose value is a config of a class, and the package of most such classes.
 _CONFIGS = {"model.optimizer": "torch.optim", "model.lr_scheduler": "torch.optim.lr_scheduler"}
@@ -186,6 +192,14 @@ def numbers(text: str | list[float]) -> list[float]:
         raise ValueError(f"expected numbers such as 0.45,0.499, got {text!r}") from None
 
 
+def whole_numbers(text: str | list[int]) -> list[int]:
+    """A list of whole numbers, as :func:`names`."""
+    try:
+        return text if isinstance(text, list) else [int(part) for part in names(text)]
+    except ValueError:
+        raise ValueError(f"expected whole numbers such as 10,100, got {text!r}") from None
+
+
 def parted(arguments: Sequence[str], flags: Sequence[str]) -> tuple[list[str], list[str]]:
     """A command's own arguments, and those that go on to another command's parser.
 
@@ -250,6 +264,22 @@ def device_of(name: str | None) -> torch.device | None:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device {name!r} was asked for, but there is no GPU")
     return device
+
+
+def add_engine(parser: ArgumentParser) -> None:
+    """The flags of an engine."""
+    text = "optuna shares the trials of --sweep among workers: the same command, started on as many machines as there are"
+    parser.add_argument("--engine", type=str | None, default=None, help=text)
+    text = "of the engine, a database that all workers reach: sqlite:///sweep.db for those of one machine"
+    parser.add_argument("--storage", type=str | None, default=None, help=text)
+    text = "of the engine, how many settings are tried where --sweep has ranges, such as '{lr: {log: [0.0001, 0.01]}}'"
+    parser.add_argument("--trials", type=int | None, default=None, help=text)
+    text = "of the engine, what ends trials early: none, median or halving; default: none"
+    parser.add_argument("--pruner", type=str | None, default=None, help=text)
+    text = "of the engine, the measure of a trial, the larger, the better; default: val/importance_weighted_bound"
+    parser.add_argument("--metric", type=str | None, default=None, help=text)
+    text = "of the engine, seconds between a worker's signs of life; default: 30, and after 90 its trial is another's"
+    parser.add_argument("--heartbeat", type=int | None, default=None, help=text)
 
 
 def quiet_lightning() -> None:

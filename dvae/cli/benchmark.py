@@ -1,4 +1,4 @@
-"""``dvae benchmark``: how long a step takes."""
+"""``dvae benchmark``: how long a step takes, or a search."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from rich.progress import Progress
 
 from dvae.cli.arguments import Parser, device_of, names, quiet_lightning, write_json
 from dvae.lab.benchmark import ESTIMATORS, GROWTH, MODES, SPATIAL, benchmark, growth, long_run, spatial_speed
+from dvae.lab.search import search_speed
 from dvae.report.benchmark import plot_growth, plot_times
 from dvae.report.tables import print_table
 
@@ -36,11 +37,13 @@ def main(command: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--grow", action="store_true", help=text)
     text = "instead, images a second of the convolutional model with a code on a grid, against a plain PyTorch loop of its networks"
     parser.add_argument("--spatial", action="store_true", help=text)
+    text = "instead, exact searches a second among so many random codes of 64 bits, 100 neighbours each: 1000000"
+    parser.add_argument("--retrieval", type=int | None, default=None, help=text)
     parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch")
     parser.add_argument("--json", type=str | None, default=None, help="also write the figures to this file")
     parser.add_argument(
-        "--plot", type=str | None, default=None, help="also draw them, as a PNG file (not for --long and --spatial)"
+        "--plot", type=str | None, default=None, help="also draw them, as a PNG file (not for --long, --spatial and --retrieval)"
     )
     args = parser.parse_args(arguments)
     quiet_lightning()
@@ -48,6 +51,8 @@ def main(command: str, arguments: Sequence[str]) -> int:
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)  # as in dvae fit
     device = device_of(args.device) or torch.device("cpu")
+    if args.retrieval is not None:
+        return _retrieval(args)
     chosen = list(ESTIMATORS) if args.estimators == ["all"] else args.estimators
     if args.spatial:
         return _spatial(device, args)
@@ -146,6 +151,15 @@ def _spatial(device: torch.device, args: Namespace) -> int:
     rows = [(own.way, f"{own.images_per_second:.1f}", "" if own.to_plain is None else f"{own.to_plain:.2f}") for own in found]
     title = f"configs/model/spatial.yaml with Gumbel straight-through, batch {args.batch_size}, {args.threads} thread(s)"
     print_table(title, ["", "images/s", "to the plain loop"], rows)
+    if args.json is not None:
+        write_json(args.json, [own._asdict() for own in found])
+    return 0
+
+
+def _retrieval(args: Namespace) -> int:
+    found = search_speed(args.retrieval)
+    rows = [(own.way, f"{own.queries_per_second:.1f}") for own in found]
+    print_table(f"100 nearest of {args.retrieval} codes of 64 bits, one thread", ["", "queries/s"], rows)
     if args.json is not None:
         write_json(args.json, [own._asdict() for own in found])
     return 0

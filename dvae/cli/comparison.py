@@ -26,11 +26,11 @@ from dvae.config import class_paths, import_class, public_path
 from dvae.errors import InputError, Interrupted, NonFiniteError
 from dvae.estimators import CATALOGUE, GradientEstimator
 from dvae.lab.evaluate import CodeEvaluation, Evaluation, evaluation_of
-from dvae.report.curves import Curve, joined, read_curves, seconds_per_step
+from dvae.report.curves import Curve, joined, read_curves, seconds_per_step, setting_label
 from dvae.resources import bundled_folder
 from dvae.training.checkpoints import Checkpoint
 
-__all__ = ["Choice", "Comparison", "Model", "Run", "choose", "setting_label", "stopped", "variant"]
+__all__ = ["Choice", "Comparison", "Model", "Run", "choose", "curves_below", "file_name", "single_flags", "stopped", "variant"]
 
 _RECORD = "comparison.json"
 _PACKAGE = "dvae.estimators."
@@ -196,25 +196,19 @@ class Comparison:
 
     def runs(self, choice: Choice) -> list[Run]:
         """The runs of an estimator: one of all its models, or where there are no replicas of it one of each, settings first."""
-        name, flags = _file_name(choice.label), choice.asked(self.further)
+        name, flags = file_name(choice.label), choice.asked(self.further)
         if self.record["apart"].get(choice.label) is not None:
             return [
-                Run(f"{name}/{_file_name(f'{setting_label(setting)} seed={seed}')}", [*flags, *self._single(setting, seed)], 1)
+                Run(
+                    f"{name}/{file_name(f'{setting_label(setting)} seed={seed}')}",
+                    [*flags, *single_flags(self.further, setting, seed)],
+                    1,
+                )
                 for setting in self.settings
                 for seed in range(self.seeds)
             ]
         sweep = [f"--sweep={json.dumps(dict(self.sweep))}"] if self.sweep else []
         return [Run(name, [*flags, f"--replicas={self.seeds}", *sweep], self.seeds * len(self.settings))]
-
-    def _single(self, setting: Mapping[str, Any], seed: int) -> list[str]:
-        """The flags of the run that a replica stands for."""
-        given = dict(configs.given(fit.rewritten(self.further)))
-        data = given.get("data") or "dvae.data.BinarizedMNIST"
-        starts = {"seed_everything": given.get("seed_everything", 0), "model.seed": given.get("model.seed")}
-        if fit.takes(str(data), "seed"):
-            starts["data.seed"] = given.get("data.seed", 0)
-        seeds = [f"--{key}={int(start) + seed}" for key, start in starts.items() if str(start).isdigit()]
-        return [*(f"--model.{name}={json.dumps(value)}" for name, value in setting.items()), *seeds]
 
     def rehearse(self, choice: Choice) -> None:
         """Take one step of an estimator's runs, so that what is wrong is found before anything is trained.
@@ -299,7 +293,7 @@ class Comparison:
     def curves(self, choice: Choice) -> list[Curve | None]:
         """The training ELBO of each setting, over its seeds; None where nothing was logged."""
         runs = self.runs(choice)
-        found = [_curves(self.folder / run.name) for run in runs]
+        found = [curves_below(self.folder / run.name) for run in runs]
         labels = [setting_label(setting) for setting in self.settings]
         if len(runs) == 1:
             return [found[0].get(label, found[0].get("")) for label in labels]
@@ -308,16 +302,29 @@ class Comparison:
         return [joined(group) if group else None for group in groups]
 
 
+def single_flags(further: Sequence[str], setting: Mapping[str, Any], seed: int) -> list[str]:
+    """The flags of the run that a replica stands for.
+
+    Arguments:
+        further: the flags that it has in common with the others.
+        setting: the model's arguments that are its own.
+        seed: which one of its setting's, from 0.
+    """
+    given = dict(configs.given(fit.rewritten(further)))
+    data = given.get("data") or "dvae.data.BinarizedMNIST"
+    starts = {"seed_everything": given.get("seed_everything", 0), "model.seed": given.get("model.seed")}
+    if fit.takes(str(data), "seed"):
+        starts["data.seed"] = given.get("data.seed", 0)
+    seeds = [f"--{key}={int(start) + seed}" for key, start in starts.items() if str(start).isdigit()]
+    values = (f"--model.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in setting.items())
+    return [*values, *seeds]
+
+
 def stopped(checkpoint: Checkpoint) -> dict[int | None, int]:
     """Which replicas had stopped when a checkpoint was saved, for their loss was not finite, and at which iteration."""
     saved = checkpoint.content["dvae"]
     done = [entry["iteration"] for entry in saved.get("replicas") or []]
     return {index: iteration for index, iteration in enumerate(done) if iteration < saved["iteration"]}
-
-
-def setting_label(setting: Mapping[str, Any]) -> str:
-    """A setting of a sweep as text."""
-    return ", ".join(f"{name}={value}" for name, value in setting.items())
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -328,14 +335,16 @@ def _read(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _curves(folder: Path) -> dict[str, Curve]:
+def curves_below(folder: Path) -> dict[str, Curve]:
+    """The curves of the newest run below a folder, by setting; none where it failed before it logged."""
     try:
         return read_curves(folder)
-    except InputError:  # it failed before it logged
+    except InputError:
         return {}
 
 
-def _file_name(label: str) -> str:
+def file_name(label: str) -> str:
+    """A label as the name of a folder."""
     return re.sub(r"[^\w.=-]+", "_", label).strip("_")
 
 

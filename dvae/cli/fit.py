@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from pytorch_lightning.plugins import CheckpointIO
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from dvae.cli import configs, hints, resume, runs
-from dvae.cli.arguments import names, quiet_lightning, with_configs
+from dvae.cli.arguments import ENGINE_FLAGS, add_engine, names, quiet_lightning, with_configs
 from dvae.cli.data import build_data, fill_in_sizes, flags_of_source
 from dvae.cli.encode import save_codes
 from dvae.cli.errors import UsageError, first_line, told
@@ -50,11 +50,12 @@ _DESCRIPTIONS = {
 _OWN = ("dvae.", "torch.", "pytorch_lightning.")
 
 
-def main(command: str, arguments: Sequence[str]) -> int:
-    """Build a trainer, a model and data from the arguments, and run the command."""
+def main(command: str, arguments: Sequence[str], callbacks: Sequence[pl.Callback] = ()) -> int:
+    """Build a trainer, a model and data from the arguments, and run the command, with further callbacks beside those given."""
     quiet_lightning()
     flags = rewritten(arguments)
     keys = {key for key, _ in configs.given(flags)}
+    _require_no_engine(dict(configs.given(flags)))
     if (
         "model.estimator" not in keys
         and "model.quantizer" not in keys
@@ -66,6 +67,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
         command,
         arguments,
         flags,
+        callbacks,
         Trainable,
         pl.LightningDataModule,
         args=[command, *flags],
@@ -90,6 +92,15 @@ def main(command: str, arguments: Sequence[str]) -> int:
         config = cli.config[command]
         _say_what_was_done(cli.trainer, folder, [config.model.as_dict(), config.data.as_dict()])
     return 0
+
+
+def _require_no_engine(given: Mapping[str, Any]) -> None:
+    """An InputError where something of an engine's is given to a single run."""
+    if given.get("engine") not in (None, "null"):
+        raise InputError("engine must be a flag of dvae fit, and in no config: --engine optuna")
+    for name in ENGINE_FLAGS:
+        if given.get(name) not in (None, "null"):
+            raise InputError(f"{name} is for sweeps that workers share, got {given[name]} without --engine optuna")
 
 
 def _say_what_was_done(trainer: pl.Trainer, folder: str | None, config: Any) -> None:
@@ -135,8 +146,16 @@ class _CLI(LightningCLI):
     Every run has a folder of its own, RUNS/NAME/version_K.
     """
 
-    def __init__(self, command: str, given: Sequence[str], arguments: list[str], *args: Any, **kwargs: Any) -> None:
-        self.command, self.arguments = command, arguments
+    def __init__(
+        self,
+        command: str,
+        given: Sequence[str],
+        arguments: list[str],
+        callbacks: Sequence[pl.Callback],
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        self.command, self.arguments, self.callbacks = command, arguments, callbacks
         # In one line, for it goes into a comment.
         self.command_line = " ".join(shlex.join(["dvae", command, *given]).split())
         self.pairs = configs.given(arguments)
@@ -213,6 +232,8 @@ class _CLI(LightningCLI):
         parser.add_argument("--init_from_replica", type=int | None, default=None, help=text)
         text = "callbacks to leave out, of those that every run has: Pictures,VarianceMonitor"
         parser.add_argument("--without", type=list[str], default=[], help=text)
+        if self.command == "fit":
+            add_engine(parser)
         text = "import classes from outside dvae that the checkpoint names; it runs their code"
         parser.add_argument("--trust", type=bool, nargs="?", const=True, default=False, help=text)
         if self.command == "predict":
@@ -348,7 +369,7 @@ class _CLI(LightningCLI):
         callbacks = trainer.callbacks or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         if self.command == "fit":
-            callbacks = [*callbacks, *runs.schedules_of(config.schedule or {})]
+            callbacks = [*callbacks, *runs.schedules_of(config.schedule or {}), *self.callbacks]
         trainer.callbacks = runs.callbacks_of(callbacks, config.without, off)
         return super().instantiate_trainer(**kwargs)
 

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dvae.cli.arguments import Parser, add_checkpoint, add_common, device_of, write_json
+from dvae.cli.arguments import Parser, add_checkpoint, add_common, device_of, whole_numbers, write_json
+from dvae.errors import InputError
 from dvae.report.tables import print_table
 
 if TYPE_CHECKING:
+    from dvae.lab.likeness import Mean
     from dvae.lab.retrieval import Retrieval
 
 __all__ = ["main"]
@@ -21,12 +23,14 @@ def main(command: str, arguments: Sequence[str]) -> int:
     add_checkpoint(parser)
     add_common(parser)
     parser.add_argument("--num_queries", type=int, default=1000, help="queries, the split's first examples")
-    parser.add_argument("--k", type=int, default=10, help="neighbours of each query")
+    text = "numbers of neighbours: precision of each, the vote of the first"
+    parser.add_argument("--k", type=whole_numbers, default=[10, 100], help=text)
+    text = "a file of usearch with the training set's codes, read if it is there and made if not; its recall and speed are measured"
+    parser.add_argument("--index", type=str | None, default=None, help=text)
     parser.add_argument("--out", type=str | None, default=None, help="folder of the picture; default: beside the checkpoint")
     parser.add_argument("--json", type=str | None, default=None, help="also write the figures to this file")
     args = parser.parse_args(arguments)
 
-    from dvae.errors import InputError
     from dvae.lab.evaluate import open_model
     from dvae.lab.retrieval import retrieve
     from dvae.training.checkpoints import find_checkpoint
@@ -37,8 +41,10 @@ def main(command: str, arguments: Sequence[str]) -> int:
     if found.figures is None and args.json is not None:
         raise InputError("json is for figures, which need labels, but the data have none: leave it out")
     _print(found, args.k)
+    if args.index is not None:
+        _measure_index(Path(args.index), found, max(args.k))
     if args.json is not None and found.figures is not None:
-        figures = {name: {key: mean._asdict() for key, mean in own._asdict().items()} for name, own in found.figures.items()}
+        figures = {name: own.as_dict() for name, own in found.figures.items()}
         write_json(args.json, {"k": args.k, "num_queries": len(found.queries.bits), "codes": figures})
     if getattr(module, "are_images", True):
         from dvae.lab.retrieval import picture_of_neighbours
@@ -50,11 +56,33 @@ def main(command: str, arguments: Sequence[str]) -> int:
     return 0
 
 
-def _print(found: Retrieval, k: int) -> None:
+def _print(found: Retrieval, k: Sequence[int]) -> None:
     about = f"{len(found.queries.bits)} queries in {len(found.database.bits)} examples, {found.queries.bits.shape[1]} bits"
     if found.figures is None:
         print(f"{about}; the data have no labels, so that nothing is measured")
         return
-    rows = [(name, *(f"{mean.mean:.4f}±{mean.standard_error:.4f}" for mean in own)) for name, own in found.figures.items()]
-    columns = ["", f"precision of {k}", "average precision", f"{k} neighbours' vote", "linear probe"]
+    rows = [(name, *map(_cell, own.means)) for name, own in found.figures.items()]
+    precisions = [f"precision of {number}" for number in k]
+    columns = ["", *precisions, "average precision", f"{k[0]} neighbours' vote", "linear probe"]
     print_table(about, columns, rows)
+
+
+def _cell(mean: Mean) -> str:
+    return f"{mean.mean:.4f}±{mean.standard_error:.4f}"
+
+
+def _measure_index(path: Path, found: Retrieval, k: int) -> None:
+    """Read or make the index, and say what it finds and how fast."""
+    from dvae.lab.search import Index, nearest, recall, seconds
+
+    queries, database = found.queries.bits, found.database.bits
+    made = "" if path.exists() else f", made in {seconds(lambda: Index(database).save(path)):.1f} s"
+    index = Index.open(path)
+    if not index.holds(database):
+        raise InputError(
+            f"index {path} is not of the codes that this model gives the training set: name another file, or remove it"
+        )
+    share = recall(index.nearest(queries, k), queries, database, k)
+    searches = (lambda: index.nearest(queries, k), lambda: nearest(queries, database, k))
+    rate, exact = (f"{len(queries) / seconds(search):.0f} queries/s" for search in searches)
+    print(f"index {path} of {len(index)} codes{made}: {share:.4f} of the {k} nearest, {rate}; the exact search {exact}")

@@ -12,6 +12,7 @@ from dvae.data import Examples, examples_of
 from dvae.errors import InputError
 from dvae.lab.evaluate import sized_for
 from dvae.lab.likeness import Mean
+from dvae.lab.search import distances, nearest
 from dvae.metrics import MeanWithError
 from dvae.models import VAE
 from dvae.report.pictures import image_grid
@@ -20,10 +21,8 @@ __all__ = [
     "Coded",
     "Figures",
     "Retrieval",
-    "distances",
     "hyperplane_bits",
     "linear_probe",
-    "nearest",
     "picture_of_neighbours",
     "principal_bits",
     "retrieve",
@@ -52,16 +51,27 @@ class Coded(NamedTuple):
 class Figures(NamedTuple):
     """What a code is worth for search: means over queries with their standard errors.
 
-    precision: share of the k nearest that have the query's label.
+    precision: for each k, the share of the k nearest that have the query's label.
     average_precision: mean over the ranks of all that have it of the precision down to there.
-    neighbours: share of queries whose label most of the k nearest have, of equally many the smallest label.
+    neighbours: share of queries whose label most of the first k nearest have, of equally many the smallest label.
     probe: share of queries that :func:`linear_probe` labels rightly.
     """
 
-    precision: Mean
+    precision: dict[int, Mean]
     average_precision: Mean
     neighbours: Mean
     probe: Mean
+
+    @property
+    def means(self) -> list[Mean]:
+        """All in a row, the precisions first."""
+        return [*self.precision.values(), self.average_precision, self.neighbours, self.probe]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        precision = {number: mean._asdict() for number, mean in self.precision.items()}
+        others = {"average_precision": self.average_precision, "neighbours": self.neighbours, "probe": self.probe}
+        return {"precision": precision, **{name: mean._asdict() for name, mean in others.items()}}
 
 
 class Retrieval(NamedTuple):
@@ -69,47 +79,13 @@ class Retrieval(NamedTuple):
 
     figures: by kind of code, that of the model first, all of as many bits; None where the data have no labels.
     queries, database: the examples.
-    nearest: [Q, k], places in the database of each query's neighbours by the model's code, the nearest first.
+    nearest: [Q, K], places in the database of each query's neighbours by the model's code, the nearest first; K is the largest k.
     """
 
     figures: dict[str, Figures] | None
     queries: Coded
     database: Coded
     nearest: Tensor
-
-
-def distances(queries: Tensor, database: Tensor) -> Tensor:
-    """Hamming distances of bits, int16 [Q, N].
-
-    Arguments:
-        queries: [Q, D] in {0, 1}.
-        database: [N, D].
-
-    Example:
-        >>> dvae.lab.retrieval.distances(torch.tensor([[0, 1, 1]]), torch.tensor([[0, 1, 1], [1, 0, 1]]))
-        tensor([[0, 2]], dtype=torch.int16)
-    """
-    # Products of signs, exact in float32, are faster than counting bits.
-    signs, others = (2 * bits.float() - 1 for bits in (queries, database))
-    return ((queries.shape[1] - signs @ others.T) / 2).to(torch.int16)
-
-
-def nearest(queries: Tensor, database: Tensor, k: int) -> Tensor:
-    """Places of the k nearest in Hamming distance, [Q, k], exactly; equally near ones in the database's order.
-
-    Arguments:
-        queries: bits [Q, D].
-        database: bits [N, D].
-        k: neighbours, at most N.
-
-    Raises:
-        InputError: there are not so many, or the codes are of different lengths.
-    """
-    if queries.dim() != 2 or database.dim() != 2 or queries.shape[1] != database.shape[1]:
-        raise InputError(f"queries and database must be [*, D] of one D, got {tuple(queries.shape)} and {tuple(database.shape)}")
-    if not 1 <= k <= len(database):
-        raise InputError(f"k must be from 1 to {len(database)}, the size of the database, got {k}")
-    return torch.cat([distances(own, database).argsort(dim=1, stable=True)[:, :k] for own in queries.split(_QUERIES)])
 
 
 def hyperplane_bits(train: Tensor, x: Tensor, num_bits: int, seed: int = 0) -> Tensor:
@@ -171,7 +147,14 @@ def linear_probe(train: Tensor, labels: Tensor, x: Tensor, decay: float = 1e-3) 
 
 @torch.no_grad()
 def retrieve(
-    model: VAE, data: Any, *, split: str = "test", num_queries: int = 1000, k: int = 10, seed: int = 0, trust: bool = False
+    model: VAE,
+    data: Any,
+    *,
+    split: str = "test",
+    num_queries: int = 1000,
+    k: Sequence[int] = (10, 100),
+    seed: int = 0,
+    trust: bool = False,
 ) -> Retrieval:
     """Search the training set for examples of a split by their bits, and measure it where the data have labels.
 
@@ -182,7 +165,7 @@ def retrieve(
         data: see :func:`dvae.data.examples_of`.
         split: of the queries, "valid" or "test".
         num_queries: how many, the split's first ones.
-        k: neighbours of each.
+        k: numbers of neighbours that precision is of; the first one's vote.
         seed: of the hyperplanes.
         trust: import classes from outside ``dvae`` that the data's config names.
 
@@ -193,12 +176,16 @@ def retrieve(
         raise InputError(f"retrieval is by bits, of Bernoulli latents, got {model.latent.family.__name__}")
     if num_queries < 1:
         raise InputError(f"num_queries must be at least 1, got {num_queries}")
+    if not k:
+        raise InputError("k must be at least one number of neighbours, such as 10,100, got none")
     if split == "train":
         raise InputError("split must be valid or test, for the training set is what is searched, got train")
     key = getattr(model, "input_key", None)
     queries = _coded(model, examples_of(data, split, input_key=key, trust=trust), num_queries)
     database = _coded(model, examples_of(data, "train", input_key=key, trust=trust), None)
-    places = nearest(queries.bits, database.bits, k)
+    if min(k) < 1 or max(k) > len(database.bits):
+        raise InputError(f"k must be from 1 to {len(database.bits)}, the size of the database, got {', '.join(map(str, k))}")
+    places = nearest(queries.bits, database.bits, max(k))
     figures = None
     if queries.labels is not None and database.labels is not None:
         figures = {
@@ -249,20 +236,23 @@ def _coded(model: VAE, examples: Examples, number: int | None) -> Coded:
     return Coded(torch.cat(xs), torch.cat(codes), torch.cat(labels) if len(labels) == len(codes) else None)
 
 
-def _figures(queries: Coded, database: Coded, code: Code, k: int) -> Figures:
+def _figures(queries: Coded, database: Coded, code: Code, k: Sequence[int]) -> Figures:
     bits, others = code(queries), code(database)
     assert queries.labels is not None
     assert database.labels is not None
-    precision, average, majority, probe = (MeanWithError() for _ in range(4))
+    precisions = {number: MeanWithError() for number in k}
+    average, majority, probe = (MeanWithError() for _ in range(3))
     for own, labels in zip(bits.split(_QUERIES), queries.labels.split(_QUERIES), strict=True):
         order = distances(own, others).argsort(dim=1, stable=True)
         found = database.labels[order]
         relevant = (found == labels[:, None]).float()
-        precision.update(relevant[:, :k].mean(1))
+        for number, precision in precisions.items():
+            precision.update(relevant[:, :number].mean(1))
         average.update(_average_precision(relevant))
-        majority.update((found[:, :k].mode(1).values == labels).float())
+        majority.update((found[:, : k[0]].mode(1).values == labels).float())
     probe.update((linear_probe(others, database.labels, bits) == queries.labels).float())
-    return Figures(*(Mean.of(metric) for metric in (precision, average, majority, probe)))
+    means = {number: Mean.of(precision) for number, precision in precisions.items()}
+    return Figures(means, *(Mean.of(metric) for metric in (average, majority, probe)))
 
 
 def _average_precision(relevant: Tensor) -> Tensor:

@@ -27,6 +27,15 @@ logits from the *relaxed* latents before it, and the machine its energy at the r
 (`dvae.lab.certify.certify_model`) passes them, and rejects the same priors with the hard code in its place
 (`tests/lab/test_certify_priors.py`).
 
+# Other graphs
+
+`BoltzmannMachine` couples one half of a code with the other. D-Wave's `GraphRestrictedBoltzmannMachine` (dwave-pytorch-plugin
+0.4.0) has any graph, and an energy that is as linear in each latent, but it is no prior: it knows no log Z, so that there is no
+log p(b) and no ELBO; its sampler, right in distribution, changes its state in place and draws from a generator of its own, so
+that a step is no function of noise that could be compiled, repeated for replicas or resumed exactly; and to be imported it
+wants D-Wave's cloud client. What would be taken from it is the energy, a line; a prior of other graphs needs the annealing and
+the chains of `BoltzmannMachine` over the colours of its graph in place of its two halves.
+
 # Jointly, or afterwards
 
 Trained jointly, the prior is a part of theta: `--config autoregressive`, `--config boltzmann` or `--model.prior CLASS`. Afterwards,

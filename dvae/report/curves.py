@@ -14,7 +14,7 @@ from dvae.errors import InputError
 from dvae.files import save_figure
 from dvae.report.folders import read_config
 
-__all__ = ["Curve", "binned", "joined", "plot_training", "read_curves", "seconds_per_step", "visible_range"]
+__all__ = ["Curve", "binned", "joined", "plot_training", "read_curves", "seconds_per_step", "setting_label", "visible_range"]
 
 _NAME = "train/elbo"
 # Points of a drawn line, each a mean over what was logged there.
@@ -79,6 +79,11 @@ def seconds_per_step(path: str | Path) -> float | None:
     return (seconds[1] - seconds[0]) / (steps[1] - steps[0])
 
 
+def setting_label(setting: Mapping[str, Any]) -> str:
+    """A setting of a sweep as text."""
+    return ", ".join(f"{name}={value}" for name, value in setting.items())
+
+
 def _is_of_training(row: Mapping[str, Any]) -> bool:
     return any(value and name.startswith("train/") for name, value in row.items())
 
@@ -120,10 +125,7 @@ def _members(config: Mapping[str, Any], logged: set[str], name: str) -> dict[str
     if count == 0:
         return {"": [name]}
     sweep = config.get("sweep") or {}
-    settings = [
-        ", ".join(f"{key}={value}" for key, value in zip(sweep, values, strict=True))
-        for values in itertools.product(*sweep.values())
-    ]
+    settings = [setting_label(dict(zip(sweep, values, strict=True))) for values in itertools.product(*sweep.values())]
     size = config.get("replicas") or max(1, count // len(settings))  # a run in Python leaves no config
     members: dict[str, list[str]] = {setting: [] for setting in settings}
     for index in range(len(settings) * size):

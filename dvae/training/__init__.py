@@ -101,4 +101,18 @@ Of several estimators, `dvae compare --estimators '[RELAX, LOO(num_samples=4)]' 
 each, in `runs/compare/l1/version_0`, evaluates them, and prints means and standard errors over seeds; `curves.png` has their bands.
 The same command goes on where it was stopped, further estimators join what is there, and other arguments are a comparison of their
 own. What cannot be replicas (another optimizer than Adam, an estimator that `torch.vmap` does not take) has a run for each seed.
+
+# A sweep on several machines
+
+`dvae fit --sweep '{lr: [0.001, 0.003], estimator: [LOO, RELAX]}' --engine optuna --storage sqlite:///sweep.db --name s` gives
+each setting and seed a run of its own, below `runs/s`, and can change any argument of the model. The same command started
+again, in another terminal or on another machine that has the same database and folder, is a further worker: the trials are
+shared, and each is trained once (extra `sweep`, Optuna; `dvae.training.study` says why not Ray Tune). For several machines the
+storage is the address of a server, such as `postgresql://...`.
+
+A worker that is killed loses nothing: when it was not heard of for three heartbeats (`--heartbeat 30`), another one goes on
+from its trial's last checkpoint, to the same bits as if nothing had happened; so does the same command, started anew. `--pruner
+median` or `halving` ends runs early whose `--metric` falls behind at a validation; ranges, `--sweep '{lr: {log: [0.0001,
+0.01]}}' --trials 20`, are sampled. Every worker waits for the last trial and writes `sweep.csv`, `sweep.json` in the form of
+`dvae compare`'s figures, and what `dvae curves runs/s` draws.
 """

@@ -101,3 +101,9 @@ def test_the_convolutional_model_is_timed_against_a_plain_loop_in_turns():
 def test_a_way_of_training_that_does_not_exist_is_refused():
     with pytest.raises(InputError, match="ways must be out of plain, eager, compiled, compiled, channels_last; got fast"):
         spatial_speed(["fast"])
+
+
+def test_searches_have_a_table_of_their_own(capsys, tmp_path):
+    assert main(["benchmark", "--retrieval=1000", f"--json={tmp_path / 'rates.json'}"]) == 0
+    assert "100 nearest of 1000 codes of 64 bits" in capsys.readouterr().out
+    assert json.loads((tmp_path / "rates.json").read_text())[0]["way"] == "counting words"

@@ -36,6 +36,26 @@ class EnergyOfHardCode(BoltzmannMachine):
         return SimpleNamespace(log_prob=log_prob, sample=inner.sample)
 
 
+class HardPlaces(SpatialAutoregressive):
+    """Sees the places before a relaxed one as if they were hard."""
+
+    def forward(self):
+        inner = super().forward()
+        latent = inner.latent
+
+        class HardFeatures:
+            num_places, grid = latent.num_places, latent.grid
+
+            def features(self, b):
+                return latent.features(hard(b))
+
+            def __call__(self, logits):
+                return latent(logits)
+
+        inner.latent = HardFeatures()
+        return inner
+
+
 def hard(b: torch.Tensor) -> torch.Tensor:
     return (b > 0.5).to(b.dtype)
 
@@ -87,6 +107,7 @@ CASES = [
 MUTANTS = {
     "Autoregressive": lambda: LogitsOfHardLatents(hidden=[8], activation="tanh"),
     "BoltzmannMachine": lambda: EnergyOfHardCode(num_chains=5),
+    "SpatialAutoregressive": lambda: HardPlaces(width=4, heads=2, blocks=1, hidden=[4]),
 }
 
 

@@ -1,34 +1,12 @@
 """Search by codes finds what counting differing bits finds, and its figures are what they are called."""
 
-import numpy as np
 import pytest
 import torch
 
 import dvae
 from dvae.data import ArrayData
 from dvae.errors import InputError
-from dvae.lab.retrieval import distances, hyperplane_bits, linear_probe, nearest, principal_bits, retrieve
-
-
-def bits(*shape: int, seed: int = 0) -> torch.Tensor:
-    return (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.5).to(torch.uint8)
-
-
-def test_distances_count_the_bits_that_differ():
-    queries, database = bits(5, 201), bits(7, 201, seed=1)
-    expected = (queries[:, None] != database).sum(-1)
-    assert torch.equal(distances(queries, database).long(), expected)
-    packed = [np.packbits(own.numpy(), axis=1) for own in (queries, database)]
-    np.testing.assert_array_equal(np.bitwise_count(packed[0][:, None] ^ packed[1]).sum(-1), expected.numpy())
-
-
-def test_the_nearest_come_first_and_equally_near_ones_in_the_databases_order():
-    database = torch.tensor([[1, 1, 1], [0, 0, 1], [0, 0, 0], [0, 1, 0]])
-    assert nearest(torch.tensor([[0, 0, 0]]), database, 3).tolist() == [[2, 1, 3]]
-    with pytest.raises(InputError, match="k must be from 1 to 4, the size of the database, got 5"):
-        nearest(database, database, 5)
-    with pytest.raises(InputError, match=r"must be \[\*, D\] of one D, got \(4, 3\) and \(4, 2\)"):
-        nearest(database, database[:, :2], 1)
+from dvae.lab.retrieval import hyperplane_bits, linear_probe, principal_bits, retrieve
 
 
 def test_similar_examples_fall_on_the_same_side_of_hyperplanes():
@@ -54,7 +32,7 @@ def test_signs_of_principal_components_are_those_along_the_longest_axes():
 
 
 def test_a_probe_reads_labels_that_are_linear_in_the_bits():
-    codes = bits(300, 6)
+    codes = torch.randint(2, (300, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     labels = (codes[:, 0] + codes[:, 1]).long()
     assert torch.equal(linear_probe(codes[:200], labels[:200], codes[200:], decay=1e-4), labels[200:])
 
@@ -73,12 +51,14 @@ def labelled():
 
 def test_a_code_that_says_the_kind_finds_it(labelled):
     model = dvae.VAE(dvae.estimators.LOO(), num_pixels=16, num_latents=8)
-    found = retrieve(model, labelled, num_queries=15, k=4)
+    found = retrieve(model, labelled, num_queries=15, k=(4, 20))
     assert list(found.figures) == ["model", "random hyperplanes", "signs of principal components"]
-    assert found.nearest.shape == (15, 4)
+    assert found.nearest.shape == (15, 20)
     own = found.figures["model"]
     relevant = found.database.labels[found.nearest] == found.queries.labels[:, None]
-    assert own.precision.mean == pytest.approx(relevant.float().mean().item())
+    assert list(own.precision) == [4, 20]
+    assert own.precision[4].mean == pytest.approx(relevant[:, :4].float().mean().item())
+    assert own.precision[20].mean == pytest.approx(relevant.float().mean().item())
     assert own.average_precision.mean > 0.9
     assert min(own.neighbours.mean, own.probe.mean) > 0.9
 
@@ -91,7 +71,7 @@ def test_average_precision_is_the_textbooks():
 
 
 def test_without_labels_neighbours_are_found_and_nothing_is_measured(tiny_data):
-    found = retrieve(dvae.VAE(dvae.estimators.LOO(), num_pixels=16, num_latents=8), tiny_data, k=2)
+    found = retrieve(dvae.VAE(dvae.estimators.LOO(), num_pixels=16, num_latents=8), tiny_data, k=[2])
     assert found.figures is None
     assert found.nearest.shape == (10, 2)
 
@@ -105,3 +85,7 @@ def test_what_cannot_be_searched_is_refused(tiny_data):
         retrieve(bernoulli, tiny_data, split="train")
     with pytest.raises(InputError, match="num_queries must be at least 1, got 0"):
         retrieve(bernoulli, tiny_data, num_queries=0)
+    with pytest.raises(InputError, match="k must be at least one number of neighbours, such as 10,100, got none"):
+        retrieve(bernoulli, tiny_data, k=[])
+    with pytest.raises(InputError, match="k must be from 1 to 40, the size of the database, got 10, 100"):
+        retrieve(bernoulli, tiny_data)

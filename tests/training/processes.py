@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[2]
 
 def start(arguments, folder, **kwargs):
     """A Python process in ``folder`` that finds this checkout's package; it and its children are one group."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=folder,

@@ -94,9 +94,9 @@ def retrieval(runs: Sequence[Run], effort: Effort, progress: Progress) -> list[B
         model = opened.latent_model
         split, trust = run.source.split, run.source.trust
         number = effort.num_queries
-        found = retrieve(model, opened.data, split=split, num_queries=number, k=_NEIGHBOURS, seed=effort.seed, trust=trust)
+        found = retrieve(model, opened.data, split=split, num_queries=number, k=[_NEIGHBOURS], seed=effort.seed, trust=trust)
         for name, own in (found.figures or {}).items():
-            rows.append([Cell(name_of_first(run)), Cell(name), *(figure_cell(mean, 4) for mean in own)])
+            rows.append([Cell(name_of_first(run)), Cell(name), *(figure_cell(mean, 4) for mean in own.means)])
         blocks: list[Block] = []
         if found.figures is None:
             blocks.append(Note(run.label, "has no figures: its data have no labels"))
