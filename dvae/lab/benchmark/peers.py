@@ -111,5 +111,6 @@ def _timed(run: Callable[[int], Any], steps: int) -> _Turn:
 def _row(name: str, mode: str, peer: str, batch_size: int, turns: Sequence[dict[str, _Turn]]) -> PeerTime:
     ours, theirs = [turn[mode] for turn in turns], [turn[peer] for turn in turns]
     ratio = median(a.cpu / b.cpu for a, b in zip(ours, theirs, strict=True))
-    cpu, wall = ([median(t[clock] for t in own) for own in (ours, theirs)] for clock in range(2))
-    return PeerTime(name, mode, peer, batch_size, *cpu, *wall, ratio)
+    cpu, peer_cpu = (median(turn.cpu for turn in own) for own in (ours, theirs))
+    wall, peer_wall = (median(turn.wall for turn in own) for own in (ours, theirs))
+    return PeerTime(name, mode, peer, batch_size, cpu, peer_cpu, wall, peer_wall, ratio)
