@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dvae.functional import caller, frozen
+from dvae.functional import caller, frozen, named_parameters, pull_back
 
 
 class Net(nn.Module):
@@ -64,3 +64,52 @@ def test_buffers_that_a_call_assigns_leave_the_module_as_it_is(net):
     new = caller(net, grown)({"layers.2.scale": torch.zeros(3)})
     assert torch.equal(new["layers.2.scale"], torch.ones(3))
     assert torch.equal(net.last.scale, torch.ones(3))
+
+
+def test_parameters_are_those_of_the_modules_own_method(net):
+    own = list(net.named_parameters(remove_duplicate=False))
+    assert [name for name, _ in named_parameters(net)] == [name for name, _ in own]
+    assert all(a is b for (_, a), (_, b) in zip(named_parameters(net), own, strict=True))
+    assert [name for name, _ in named_parameters(net, without=("layers",))] == [n for n, _ in own if not n.startswith("layers.")]
+
+
+def test_what_is_frozen_within_a_transform_can_be_called_after_it(net):
+    call, x = frozen(net), torch.randn(2, 3)
+    torch.func.grad(lambda x: call(x).sum())(x)
+    assert torch.equal(call(x), net(x))
+    torch.func.grad(lambda x: call(x).sum())(x)
+
+
+def curve(weight):
+    return lambda x: (weight * x.sin()).sum(-1)
+
+
+def test_a_derivative_is_that_of_torch_func_and_is_differentiable():
+    x, weight = torch.randn(4, 3), torch.randn(3, requires_grad=True)
+    value, back = pull_back(curve(weight), x)
+    other, transposed = torch.func.vjp(curve(weight), x)
+    derivative = back(torch.ones_like(value))
+    assert torch.equal(value, other)
+    assert torch.equal(derivative, transposed(torch.ones_like(other))[0])
+    (gradient,) = torch.autograd.grad(derivative.square().sum(), weight)
+    assert gradient.allclose(2 * weight * x.cos().square().sum(0))
+    with torch.no_grad():
+        assert not pull_back(curve(weight), x)[1](torch.ones(4)).requires_grad
+
+
+@pytest.mark.parametrize(
+    "f", [lambda x: torch.ones(4), lambda x: x.new_ones(4).requires_grad_(), lambda x: (x > 0).sum(-1).float()]
+)
+def test_the_derivative_of_what_does_not_depend_on_it_is_zero(f):
+    value, back = pull_back(f, torch.randn(4, 3))
+    assert torch.equal(back(torch.ones_like(value)), torch.zeros(4, 3))
+
+
+def test_a_derivative_goes_through_transforms():
+    x, weight = torch.randn(5, 4, 3), torch.randn(5, 3)
+
+    def slope(x, weight):
+        value, back = pull_back(curve(weight), x)
+        return back(torch.ones_like(value))
+
+    assert torch.vmap(slope)(x, weight).allclose(weight[:, None] * x.cos())

@@ -37,6 +37,23 @@ def test_precisions_share_their_first_digits(stream):
     assert 0 <= difference.min() < difference.max() < 2.0**-24
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("stream", [-(2**63), -1, 0, 2**63 - 1])
+def test_numbers_from_an_integer_on_are_those_from_a_tensor_on(stream, dtype):
+    for iteration in (0, 7, 10**9):
+        drawn = uniform(noise_stream(stream, iteration), (2, 3, 4), dtype)
+        assert drawn.dtype == dtype
+        assert torch.equal(drawn, uniform(place(stream, torch.tensor(iteration)), (2, 3, 4), dtype))
+
+
+@pytest.mark.parametrize("coupled", [True, False])
+def test_an_iteration_has_the_same_noise_from_integers_and_from_tensors(coupled):
+    model = DiscreteVAE(RELAX(coupled=coupled), num_pixels=6, num_latents=4, num_layers=2, seed=3)
+    stream = model.noise_stream(0)
+    ours, again = model.training_noise(5, stream, 11), model.training_noise(5, torch.tensor(stream), torch.tensor(11))
+    assert all(torch.equal(a, b) for a, b in zip(ours, again, strict=True))
+
+
 def test_numbers_of_many_iterations_are_uniform_and_unrelated():
     count, iterations = 500, 400
     stream = noise_stream(0, 0, 0)

@@ -11,7 +11,19 @@ from jsonargparse import Namespace
 from rich.progress import Progress
 
 from dvae.cli.arguments import Parser, device_of, names, quiet_lightning, write_json
-from dvae.lab.benchmark import ESTIMATORS, GROWTH, MODES, SPATIAL, benchmark, growth, long_run, spatial_speed
+from dvae.errors import InputError
+from dvae.lab.benchmark import (
+    ALGORITHMS,
+    ESTIMATORS,
+    GROWTH,
+    MODES,
+    SPATIAL,
+    against_peers,
+    benchmark,
+    growth,
+    long_run,
+    spatial_speed,
+)
 from dvae.lab.search import search_speed
 from dvae.report.benchmark import plot_growth, plot_times
 from dvae.report.tables import print_table
@@ -39,11 +51,16 @@ def main(command: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--spatial", action="store_true", help=text)
     text = "instead, exact searches a second among so many random codes of 64 bits, 100 neighbours each: 1000000"
     parser.add_argument("--retrieval", type=int | None, default=None, help=text)
+    text = "instead, the eager step against a plain one in PyTorch, the compiled one against a plain one in JAX; on a CPU"
+    parser.add_argument("--peers", action="store_true", help=text)
     parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch")
     parser.add_argument("--json", type=str | None, default=None, help="also write the figures to this file")
     parser.add_argument(
-        "--plot", type=str | None, default=None, help="also draw them, as a PNG file (not for --long, --spatial and --retrieval)"
+        "--plot",
+        type=str | None,
+        default=None,
+        help="also draw them, as a PNG file (not for --long, --spatial, --retrieval and --peers)",
     )
     args = parser.parse_args(arguments)
     quiet_lightning()
@@ -54,6 +71,8 @@ def main(command: str, arguments: Sequence[str]) -> int:
     if args.retrieval is not None:
         return _retrieval(args)
     chosen = list(ESTIMATORS) if args.estimators == ["all"] else args.estimators
+    if args.peers:
+        return _peers([name for name in chosen if name in ALGORITHMS] if args.estimators == ["all"] else chosen, device, args)
     if args.spatial:
         return _spatial(device, args)
     if args.long is not None:
@@ -162,6 +181,33 @@ def _retrieval(args: Namespace) -> int:
     print_table(f"100 nearest of {args.retrieval} codes of 64 bits, one thread", ["", "queries/s"], rows)
     if args.json is not None:
         write_json(args.json, [own._asdict() for own in found])
+    return 0
+
+
+def _peers(chosen: Sequence[str], device: torch.device, args: Namespace) -> int:
+    if device.type != "cpu":
+        raise InputError(f"--peers is measured on the CPU, got --device {args.device}")
+    if args.num_layers != 1:
+        raise InputError(f"--peers are of one layer, got --num_layers {args.num_layers}")
+    with Progress(transient=True) as bar:
+        task = bar.add_task("timing", total=len(chosen) * (args.repetitions + 1))
+        times = against_peers(
+            chosen,
+            batch_size=args.batch_size,
+            steps=args.steps,
+            repetitions=args.repetitions,
+            progress=lambda: bar.advance(task),
+        )
+    rows = [
+        (t.estimator, t.mode, t.peer, f"{t.cpu:.2f}", f"{t.peer_cpu:.2f}", f"{t.ratio:.2f}", f"{t.wall:.2f}", f"{t.peer_wall:.2f}")
+        for t in times
+    ]
+    columns = ["", "ours", "peer", "CPU ms", "peer's", "ratio", "wall ms", "peer's"]
+    print_table(f"A step at batch {args.batch_size} against the same one written plainly, {args.threads} thread(s)", columns, rows)
+    if all(t.peer != "JAX" for t in times):
+        print("JAX is not installed (pip install 'discrete-vae[jax]'): its rows are left out")
+    if args.json is not None:
+        write_json(args.json, [t._asdict() for t in times])
     return 0
 
 

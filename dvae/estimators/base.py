@@ -19,7 +19,7 @@ from typing_extensions import TypeVar
 
 from dvae.config import Module, public_path
 from dvae.errors import InputError
-from dvae.functional import frozen
+from dvae.functional import frozen, pull_back
 from dvae.latents import Bernoulli, Latent, of
 from dvae.objectives import importance_weighted_bound
 
@@ -32,8 +32,8 @@ the sample is relaxed. An f with a method ``frozen()`` says itself what it is wi
 
 def value_and_derivative(f: Callable[[Tensor], Tensor], sample: Tensor) -> tuple[Tensor, Tensor]:
     """f at the samples, [*, K, B], and its derivative with respect to each, the samples' shape."""
-    value, pull_back, *_ = torch.func.vjp(f, sample)
-    return value, pull_back(torch.ones_like(value))[0]
+    value, back = pull_back(f, sample)
+    return value, back(torch.ones_like(value))
 
 
 class Estimate(NamedTuple):
@@ -154,7 +154,7 @@ class GradientEstimator(Module, Generic[Q]):
 
     def combine(self, value: Tensor) -> Tensor:
         """The objective [B] from f at the samples [K, B]: their mean, or the K-sample bound of log-weights."""
-        return importance_weighted_bound(value) if self.multi_sample else value.mean(0)
+        return importance_weighted_bound(value) if self.multi_sample else _mean(value)
 
     def update(self, draw: Draw) -> None:
         """Advance running statistics, which are buffers, by this draw; called in training mode, after the gradient was computed.
@@ -278,7 +278,7 @@ class GradientEstimator(Module, Generic[Q]):
         if self.training and type(self).update is not GradientEstimator.update:
             self._own_buffers()
             self.update(draw)
-        return grad if latent.logits.dim() == grad.dim() else grad.mean(0)
+        return grad if latent.logits.dim() == grad.dim() else _mean(grad)
 
     def given(
         self,
@@ -395,6 +395,11 @@ class GradientEstimator(Module, Generic[Q]):
                 "DisARM, or RELAX with black_box=True"
             )
         self._derivative_checked = True
+
+
+def _mean(samples: Tensor) -> Tensor:
+    """The mean over K; of one sample itself, without the operations there and back."""
+    return samples.mean(0) if len(samples) > 1 else samples.squeeze(0)
 
 
 _ASKS_MORE = (

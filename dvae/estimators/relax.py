@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dvae.errors import InputError
 from dvae.estimators.base import Draw, GradientEstimator, Objective, value_and_derivative
 from dvae.estimators.control_variates import Surrogate, controlled, weight_penalty
+from dvae.functional import pull_back
 from dvae.latents import Bernoulli, Categorical, Discrete, PlackettLuce
 
 __all__ = ["REBAR", "RELAX"]
@@ -78,13 +79,11 @@ class REBAR(GradientEstimator[Discrete]):
         if self.coupled:
             path = q.path(draw.z, derivative)
         else:
-            conditional, pull_back, *_ = torch.func.vjp(
-                lambda logits: type(q)(logits).conditional(draw.b, draw.noise[1]),
-                q.logits.expand_as(draw.z),
-            )
-            _, pull_back_z, *_ = torch.func.vjp(lambda logits: type(q)(logits).relaxed(draw.noise[0]), q.logits.expand_as(draw.z))
-            value, conditional_derivative = value_and_derivative(c, conditional)
-            path = pull_back_z(derivative)[0] - pull_back(conditional_derivative)[0]
+            logits = q.logits.expand_as(draw.z)
+            conditional, back = pull_back(lambda logits: type(q)(logits).conditional(draw.b, draw.noise[1]), logits)
+            _, back_z = pull_back(lambda logits: type(q)(logits).relaxed(draw.noise[0]), logits)
+            value, conditional_derivative = value_and_derivative(c, conditional.detach())
+            path = back_z(derivative) - back(conditional_derivative)
         return controlled(q, draw.b, draw.value, self.eta * value, self.eta * path)
 
     def summary(self) -> dict[str, Tensor]:

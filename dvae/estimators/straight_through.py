@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from dvae.estimators.base import Draw, GradientEstimator, Objective
 from dvae.estimators.concrete import Concrete
+from dvae.functional import pull_back
 from dvae.latents import Bernoulli, Categorical, Discrete
 
 __all__ = ["GumbelStraightThrough", "ReinMax", "StraightThrough"]
@@ -78,8 +78,8 @@ class GumbelStraightThrough(Concrete):
     def gradient(self, f: Objective, q: Discrete, draw: Draw, context: Tensor | None) -> Tensor:
         derivative = self.derivative(f, draw)
         # dz / dlogits = 1; for categories up to a shift of all classes, to which softmax is blind.
-        _, pull_back, *_ = torch.func.vjp(lambda z: q.soft(z, self.temperature), draw.z)
-        return pull_back(derivative)[0]
+        _, back = pull_back(lambda z: q.soft(z, self.temperature), draw.z)
+        return back(derivative)
 
 
 class ReinMax(StraightThrough):

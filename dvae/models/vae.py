@@ -15,6 +15,7 @@ from typing_extensions import Self
 from dvae.config import instantiate
 from dvae.errors import InputError
 from dvae.estimators import RELAX, GradientEstimator
+from dvae.functional import named_parameters
 from dvae.latents import Latent, Spec
 from dvae.likelihoods import Bernoulli, Likelihood
 from dvae.models import pretrained
@@ -22,7 +23,7 @@ from dvae.models.autoencoder import Autoencoder
 from dvae.models.building import linear_or_given, network_sizes, require_at_least, size_of_example
 from dvae.models.controls import Controls
 from dvae.models.spatial import on_grid
-from dvae.noise import place, uniform
+from dvae.noise import noise_stream, place, uniform
 from dvae.objectives import ELBOTerms, importance_weighted_bound
 from dvae.priors import Factorial, Prior, SpatialFactorial
 
@@ -339,9 +340,14 @@ class VAE(Controls, Autoencoder):
             stream: what :func:`dvae.noise.noise_stream` gave, or the same as a tensor [].
             iteration: from 0 on.
         """
-        # Filled in on the device: a copy from the host would wait for it.
-        counter = iteration if isinstance(iteration, Tensor) else torch.full((), iteration, device=self.mean.device)
-        start, noise = place(stream, counter), []
+        start: Tensor | int
+        if isinstance(stream, int) and isinstance(iteration, int) and self.mean.device.type == "cpu":
+            start = noise_stream(stream, iteration)
+        else:
+            # Filled in on the device: a copy from the host would wait for it.
+            counter = iteration if isinstance(iteration, Tensor) else torch.full((), iteration, device=self.mean.device)
+            start = place(stream, counter)
+        noise = []
         for shape in self._noise_shapes(batch_size):
             noise.append(uniform(start, shape, self._noise_dtype))
             start = start + math.prod(shape)
@@ -521,9 +527,7 @@ class VAE(Controls, Autoencoder):
 
     def named_theta(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters of encoder, decoder and prior; everything that is not an estimator's."""
-        for name, parameter in self.named_parameters(remove_duplicate=False):
-            if not name.startswith("estimators."):
-                yield name, parameter
+        yield from named_parameters(self, without=("estimators",))
 
     def theta(self) -> list[nn.Parameter]:
         """Parameters of the model proper, trained on the ELBO."""

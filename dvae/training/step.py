@@ -57,12 +57,9 @@ def step_loss(model: VAE, x: Tensor, noise: Sequence[Tensor]) -> StepOutput:
     terms, value, derivative, surrogate = (
         _differentiated(model, x, layers) if _brings_derivative(model) else _evaluated(model, x, layers)
     )
-    variance = value.new_zeros(())
-    metrics = {
-        "elbo": terms.elbo.mean().detach(),
-        "reconstruction": terms.reconstruction.mean().detach(),
-        "kl": terms.kl.mean().detach(),
-    }
+    variance: Tensor | None = None
+    measured = terms._replace(reconstruction=terms.reconstruction.detach(), kl=terms.kl.detach())
+    metrics = {"elbo": measured.elbo.mean(), "reconstruction": measured.reconstruction.mean(), "kl": measured.kl.mean()}
     if model.estimators[0].multi_sample:
         metrics["importance_weighted_bound"] = surrogate.detach()
     gradients = []
@@ -75,11 +72,14 @@ def step_loss(model: VAE, x: Tensor, noise: Sequence[Tensor]) -> StepOutput:
         event = tuple(range(-q.event_dim, 0))
         second_moment = grad.square().sum(event).mean()
         surrogate = surrogate + (grad.detach() * logits).sum(event).mean()
-        variance = variance + second_moment + estimator.penalty(math.prod(logits.shape[-q.event_dim :]))
+        variance = second_moment if variance is None else variance + second_moment
+        penalty = estimator.penalty(math.prod(logits.shape[-q.event_dim :]))
+        variance = variance if isinstance(penalty, float) and penalty == 0 else variance + penalty
         suffix = f"_{index + 1}" if len(layers) > 1 else ""
         gradients.append(grad.detach())
         metrics[f"gradient_second_moment{suffix}"] = second_moment.detach()
         metrics.update({f"{name}{suffix}": scalar for name, scalar in estimator.summary().items()})
+    assert variance is not None  # of one layer at least
     return StepOutput(variance - surrogate, metrics, gradients)
 
 
@@ -134,7 +134,7 @@ class _LayerObjective:
 
     def frozen(self) -> Objective:
         """The same on detached theta; f does not depend on phi."""
-        return frozen(self.model, self._value, self.model.named_theta())
+        return frozen(self.model, self._value, self.model.named_theta)
 
     def _value(self, model: VAE, sample: Tensor, temperature: Tensor | None = None) -> Tensor:
         *before, layer = self.known

@@ -7,9 +7,9 @@ parameters, and ``torch.vmap`` makes it the step of many models.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -124,8 +124,10 @@ class WholeStep:
                 records[key].copy_(tensor)
             clock.add_(1)
 
-        self._plain, self._compiled = step, compiled(step) if compile else step
-        self._common = Replayed(self._launch) if compile and device.type == "cuda" else self._launch
+        self._plain, self._compiled = step, compiled(step) if compile else None
+        self._unguarded: Callable[..., Any] | None = None
+        launch = self._launch if compile else step
+        self._common = Replayed(launch) if compile and device.type == "cuda" else launch
         self._batch_size = batch_size
         self._is_first = True
         self._kept = (self._state, self._records, self._settings, streams, self._clock)
@@ -158,9 +160,12 @@ class WholeStep:
     def _launch(self, *kept_and_batch: Any) -> None:
         shape = kept_and_batch[-1].shape
         # Within a block nothing runs between two steps that could have changed what was compiled, so only the first looks.
-        unguarded, self._shape = shape == self._shape, shape
-        with torch.compiler.set_stance(skip_guard_eval_unsafe=True) if unguarded else nullcontext():
-            self._compiled(*kept_and_batch)
+        if self._unguarded is not None and shape == self._shape:
+            self._unguarded(*kept_and_batch)
+            return
+        assert self._compiled is not None
+        self._compiled(*kept_and_batch)
+        self._shape, self._unguarded = shape, self._compiled.unguarded()
 
     def end_block(self) -> list[int]:
         """Tell the optimizer how many steps were done; the next step will look whether anything has changed meanwhile.
@@ -178,7 +183,7 @@ class WholeStep:
                 for counter in counters:
                     counter.fill_(self._counts[index][group])
             self._before[index] = (steps[index], list(self._counts[index]))
-        self._theta_changes, self._shape = [], None
+        self._theta_changes, self._unguarded = [], None
         return done
 
     def _set(self, change_theta: bool) -> None:
@@ -189,7 +194,7 @@ class WholeStep:
                 changes = change_theta or not self._is_theta[group]
                 counts[group] += changes
                 rows.append(settings(self.optimizer.param_groups[index], max(1, counts[group]), changes))
-        new = torch.tensor(rows, dtype=self._settings.dtype).reshape(self._settings.shape)
+        new = torch.from_numpy(np.array(rows)).view(self._settings.shape)
         # From pinned memory the copy to a GPU does not wait for what the GPU still has to do.
         self._settings.copy_(new.pin_memory() if self._settings.is_cuda else new, non_blocking=True)
 

@@ -10,7 +10,8 @@ import torch
 
 from dvae.data import BinarizedMNIST
 from dvae.errors import InputError
-from dvae.lab.benchmark.subject import BLOCK, ESTIMATORS, WARM_UP, Subject, matrix_rate
+from dvae.lab.benchmark.algorithms import BLOCK
+from dvae.lab.benchmark.subject import ESTIMATORS, WARM_UP, Subject, matrix_rate
 
 __all__ = ["MODES", "StepTime", "benchmark"]
 

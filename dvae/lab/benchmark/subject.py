@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dvae.data import BinarizedMNIST, TensorLoader
 from dvae.estimators import CATALOGUE, GradientEstimator
+from dvae.lab.benchmark.algorithms import BLOCK
 from dvae.lab.benchmark.products import count_products
 from dvae.latents import Bernoulli
 from dvae.training.module import DiscreteVAE
@@ -25,10 +26,10 @@ from dvae.training.run import joint_optimizer
 from dvae.training.sweep import Replicas
 from dvae.training.whole_step import WholeStep
 
-__all__ = ["BLOCK", "ESTIMATORS", "WARM_UP", "Subject", "matrix_rate"]
+__all__ = ["ESTIMATORS", "WARM_UP", "Subject", "matrix_rate"]
 
 
-WARM_UP, BLOCK = 30, 50
+WARM_UP = 30
 
 
 ESTIMATORS = {name: make for name, make in CATALOGUE.items() if Bernoulli in make().latents and name != "Exact"}
