@@ -40,8 +40,12 @@ def main(command: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--estimators", type=names, default=default, help=text)
     parser.add_argument("--modes", type=names, default=list(MODES), help="which, out of eager, compiled and replicas")
     parser.add_function_arguments(
-        benchmark, as_group=False, skip={"estimators", "modes", "device", "progress", "model_options"}, fail_untyped=False
+        benchmark, as_group=False, skip={"estimators", "modes", "steps", "device", "progress", "model_options"}, fail_untyped=False
     )
+    text = (
+        "timed steps in each repetition, and about as many in each of three stretches of Trainer.fit; default: 300, 10 of --spatial"
+    )
+    parser.add_argument("--steps", type=int | None, default=None, help=text)
     parser.add_argument("--num_layers", type=int, default=1, help="stochastic layers")
     text = "instead, the rate along a compiled run of the first estimator, of so many steps"
     parser.add_argument("--long", type=int | None, default=None, help=text)
@@ -68,6 +72,8 @@ def main(command: str, arguments: Sequence[str]) -> int:
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)  # as in dvae fit
     device = device_of(args.device) or torch.device("cpu")
+    if args.steps is None:
+        args.steps = 10 if args.spatial else 300
     if args.retrieval is not None:
         return _retrieval(args)
     chosen = list(ESTIMATORS) if args.estimators == ["all"] else args.estimators
