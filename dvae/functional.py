@@ -85,17 +85,17 @@ def _is_transformed() -> bool:
 
 
 def named_parameters(module: nn.Module, prefix: str = "", without: Collection[str] = ()) -> Iterator[tuple[str, nn.Parameter]]:
-    """A module's parameters under every name, in the order of its own method of this name, in a quarter of the time.
+    """A module's parameters under every name, in the order of its own method of this name, without its bookkeeping.
 
     Arguments:
         module: whose.
         prefix: of the names.
         without: names of children to pass by.
     """
-    for name, parameter in module._parameters.items():
+    for name, parameter in vars(module)["_parameters"].items():
         if parameter is not None:
             yield prefix + name, parameter
-    for name, child in module._modules.items():
+    for name, child in vars(module)["_modules"].items():
         if child is not None and name not in without:
             yield from named_parameters(child, f"{prefix}{name}.")
 
