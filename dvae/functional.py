@@ -85,7 +85,7 @@ def _is_transformed() -> bool:
 
 
 def named_parameters(module: nn.Module, prefix: str = "", without: Collection[str] = ()) -> Iterator[tuple[str, nn.Parameter]]:
-    """A module's parameters under every name, in the order of its own method of this name, in a quarter of the time.
+    """A module's parameters under every name, in the order of its own method of this name, without its bookkeeping.
 
     Arguments:
         module: whose.

@@ -172,11 +172,23 @@ the rate of the largest of them; `Trainer.fit` takes turns with the plain loop, 
 | RELAX | 6.84 | 2.34 | 2.86 | 3.20 | 2.1 | 2.40 | 1.02 | 417 | 2.34 |
 | RELAX(coupled=False) | 10.20 | 3.58 | 4.38 | 5.41 | 1.9 | 3.30 | 1.01 | 303 | 3.47 |
 
-Compiled, coupled RELAX is 4.4 times as fast as this project's own eager step with independent noise, with its third evaluation and
-with what a step does besides; against plain eager PyTorch written for the purpose it is about 2.5 times. At batch 100
-(`--batch_size 100`), where products are more than half of both, the first of these is 2.8, and 1.6 times the floor. `dvae benchmark
---estimators '[RELAX]' --long 50000` shows the rate along a run: 2.13 ms a step in the first thousand, 2.12 in the last. `make
-benchmark` times every estimator.
+`dvae benchmark --peers` takes turns with the same step written for the purpose, in eager PyTorch and as fifty steps of JAX in one
+`lax.scan`, of which a test says that they compute the same gradients. CPU time of ours over the peer's, batch 24, medians of turns
+on a busy machine, where caches are shared and a step takes twice as long as above:
+
+| estimator | eager, to PyTorch | compiled, to JAX |
+|---|---|---|
+| REINFORCE | 1.28 | 1.17 |
+| LOO | 1.23 | 1.25 |
+| REBAR | 1.42 | 1.21 |
+| REBAR(coupled=False) | 1.51 | 1.08 |
+| RELAX | 1.23 | 0.94 |
+| RELAX(coupled=False) | 1.35 | 1.16 |
+
+The rows of REBAR and of independent noise are from before the derivatives of an eager step were autograd's (.90 to .94 of the time
+since) and before a compiled step passed Dynamo by. Compiled, coupled RELAX takes 1 / 2.8 of plain eager PyTorch's time.
+`dvae benchmark --estimators '[RELAX]' --long 50000` shows the rate along a run: 2.13 ms a step in the first thousand, 2.12 in the
+last. `make benchmark` times every estimator.
 
 ![Milliseconds a step, eager, compiled and of replicas, beside the matrix products alone](../../.github/benchmark.png)
 
