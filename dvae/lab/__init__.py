@@ -173,20 +173,19 @@ the rate of the largest of them; `Trainer.fit` takes turns with the plain loop, 
 | RELAX(coupled=False) | 10.20 | 3.58 | 4.38 | 5.41 | 1.9 | 3.30 | 1.01 | 303 | 3.47 |
 
 `dvae benchmark --peers` takes turns with the same step written for the purpose, in eager PyTorch and as fifty steps of JAX in one
-`lax.scan`, of which a test says that they compute the same gradients. CPU time of ours over the peer's, batch 24, medians of turns
-on a busy machine, where caches are shared and a step takes twice as long as above:
+`lax.scan`, of which a test says that they compute the same gradients. CPU time of a step, ms, one thread, medians of turns, and of
+ours over the peer's:
 
-| estimator | eager, to PyTorch | compiled, to JAX |
-|---|---|---|
-| REINFORCE | 1.28 | 1.17 |
-| LOO | 1.23 | 1.25 |
-| REBAR | 1.42 | 1.21 |
-| REBAR(coupled=False) | 1.51 | 1.08 |
-| RELAX | 1.23 | 0.94 |
-| RELAX(coupled=False) | 1.35 | 1.16 |
+| estimator | eager | PyTorch | ratio | compiled | JAX | ratio | at batch 100: eager | compiled |
+|---|---|---|---|---|---|---|---|---|
+| REINFORCE | 4.16 | 2.89 | 1.41 | 1.01 | 0.98 | 1.04 | 1.18 | 0.86 |
+| LOO | 4.47 | 3.37 | 1.25 | 1.21 | 1.41 | 0.88 | 1.21 | 1.09 |
+| REBAR | 7.62 | 5.14 | 1.46 | 1.47 | 1.67 | 0.89 | 1.21 | 0.96 |
+| REBAR(coupled=False) | 10.10 | 8.02 | 1.30 | 2.14 | 2.33 | 0.91 | | |
+| RELAX | 11.13 | 8.67 | 1.22 | 2.90 | 3.04 | 0.98 | 0.99 | 0.77 |
+| RELAX(coupled=False) | 14.90 | 12.41 | 1.21 | 4.05 | 4.22 | 0.97 | | |
 
-The rows of REBAR and of independent noise are from before the derivatives of an eager step were autograd's (.90 to .94 of the time
-since) and before a compiled step passed Dynamo by. Compiled, coupled RELAX takes 1 / 2.8 of plain eager PyTorch's time.
+Compiled, coupled RELAX takes 1 / 3.0 of plain eager PyTorch's time.
 `dvae benchmark --estimators '[RELAX]' --long 50000` shows the rate along a run: 2.13 ms a step in the first thousand, 2.12 in the
 last. `make benchmark` times every estimator.
 
