@@ -107,9 +107,8 @@ def _say_what_was_done(trainer: pl.Trainer, folder: str | None, config: Any) -> 
     callback = trainer.checkpoint_callback
     checkpoint = getattr(callback, "best_model_path", "") or getattr(callback, "last_model_path", "")
     logged = trainer.callback_metrics
-    figures = ((name, logged.get(f"train/{name}")) for name in ("elbo", "reconstruction"))
-    name, value = next(((name, value) for name, value in figures if value is not None), ("", None))
-    reached = "" if value is None else f", training {'ELBO' if name == 'elbo' else name} {value:.2f} nats"
+    figures = ((name, logged.get(key)) for name, key in _figures_of(trainer.lightning_module))
+    reached = next((f", {name} {value:.2f} nats" for name, value in figures if value is not None), "")
     print(f"trained for {trainer.global_step} updates{reached}; the run is in {folder}")
     module = trainer.lightning_module
     if isinstance(module, Training) and not module.changes_theta(trainer.global_step - 1):
@@ -120,6 +119,14 @@ def _say_what_was_done(trainer: pl.Trainer, folder: str | None, config: Any) -> 
         flags = " --trust" if not all(map(is_trusted, class_paths(config))) else ""
         flags += f" --split {data.split_names[-1]}" if without_test else ""
         print(f"evaluate it with: dvae evaluate {os.path.relpath(checkpoint)}{flags}")
+
+
+def _figures_of(module: pl.LightningModule) -> list[tuple[str, str]]:
+    """What is said of a run, and as what it is logged."""
+    models = module.models if isinstance(module, Training) else []
+    if any(getattr(getattr(model, "prior", None), "log_constant", None) is not None for model in models):
+        return [("validation ELBO", "val/elbo")]  # log Z is not in that of training
+    return [("training ELBO", "train/elbo"), ("training reconstruction", "train/reconstruction")]
 
 
 def _is_class(path: str) -> bool:

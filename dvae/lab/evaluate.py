@@ -173,6 +173,8 @@ class Evaluation(NamedTuple):
 
     @property
     def _name_of_train_elbo(self) -> str:
+        if self.log_partition is not None:
+            return "training objective, last logged: log Z is not in it (nats)"
         return f"training {'ELBO' if self.is_bound else 'cross-entropy objective'}, last logged (nats)"
 
 
