@@ -39,7 +39,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
     model, module, _ = open_model(path, args.data, device=device_of(args.device), trust=args.trust, replica=args.replica)
     found = retrieve(model, module, split=args.split, num_queries=args.num_queries, k=args.k, seed=args.seed, trust=args.trust)
     if found.figures is None and args.json is not None:
-        raise InputError("json is for figures, which need labels, but the data have none: leave it out")
+        raise InputError("json is for figures, which need labels that both sets have, but the data have none: leave it out")
     _print(found, args.k)
     if args.index is not None:
         _measure_index(Path(args.index), found, max(args.k))
@@ -59,7 +59,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
 def _print(found: Retrieval, k: Sequence[int]) -> None:
     about = f"{len(found.queries.bits)} queries in {len(found.database.bits)} examples, {found.queries.bits.shape[1]} bits"
     if found.figures is None:
-        print(f"{about}; the data have no labels, so that nothing is measured")
+        print(f"{about}; the data have no labels that both sets have, so that nothing is measured")
         return
     rows = [(name, *map(_cell, own.means)) for name, own in found.figures.items()]
     precisions = [f"precision of {number}" for number in k]

@@ -278,6 +278,8 @@ class GradientEstimator(Module, Generic[Q]):
         if self.training and type(self).update is not GradientEstimator.update:
             self._own_buffers()
             self.update(draw)
+        if next(self.parameters(), None) is None:
+            grad = grad.detach()  # of the graph that a derivative was taken through, nothing is trained
         return grad if latent.logits.dim() == grad.dim() else _mean(grad)
 
     def given(

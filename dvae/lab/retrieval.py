@@ -77,7 +77,8 @@ class Figures(NamedTuple):
 class Retrieval(NamedTuple):
     """What :func:`retrieve` found.
 
-    figures: by kind of code, that of the model first, all of as many bits; None where the data have no labels.
+    figures: by kind of code, that of the model first, all of as many bits; None where the data have no labels, or queries and
+        database none in common.
     queries, database: the examples.
     nearest: [Q, K], places in the database of each query's neighbours by the model's code, the nearest first; K is the largest k.
     """
@@ -187,11 +188,18 @@ def retrieve(
         raise InputError(f"k must be from 1 to {len(database.bits)}, the size of the database, got {', '.join(map(str, k))}")
     places = nearest(queries.bits, database.bits, max(k))
     figures = None
-    if queries.labels is not None and database.labels is not None:
+    if _share_labels(queries, database):
         figures = {
             name: _figures(queries, database, code, k) for name, code in _codes(database.x, queries.bits.shape[1], seed).items()
         }
     return Retrieval(figures, queries, database, places)
+
+
+def _share_labels(queries: Coded, database: Coded) -> bool:
+    """Whether anything right can be found: not where a label says from which photograph of one set a patch is."""
+    if queries.labels is None or database.labels is None:
+        return False
+    return bool(torch.isin(queries.labels, database.labels).any())
 
 
 def picture_of_neighbours(model: VAE, found: Retrieval, image_shape: Sequence[int] | None = None) -> Tensor:

@@ -403,7 +403,14 @@ def test_exact_is_the_derivative_of_the_enumerated_expectation(q, categorical):
 
 
 # Variants that take long; what they share with the plain ones is certified in every run.
-LONG = ("RELAX(coupled=False)", "RELAX(depth=4, num_samples=2)", "RODEO(num_samples=3)", "DoubleCV(num_samples=3)")
+LONG = (
+    "REBAR(coupled=False)",
+    "RELAX(coupled=False)",
+    "RELAX(black_box=True)",
+    "RELAX(depth=4, num_samples=2)",
+    "RODEO(num_samples=3)",
+    "DoubleCV(num_samples=3)",
+)
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in UNBIASED])

@@ -76,6 +76,12 @@ def test_without_labels_neighbours_are_found_and_nothing_is_measured(tiny_data):
     assert found.nearest.shape == (10, 2)
 
 
+def test_labels_of_which_two_sets_share_none_measure_nothing(tiny_data):
+    parts = {name: torch.full((len(tiny_data.split(name)),), place) for place, name in enumerate(("train", "valid", "test"))}
+    data = ArrayData(*map(tiny_data.split, parts), labels=parts)
+    assert retrieve(dvae.VAE(num_pixels=16, num_latents=4), data, k=[3]).figures is None
+
+
 def test_what_cannot_be_searched_is_refused(tiny_data):
     model = dvae.VAE(num_pixels=16, num_latents=4, latent="Categorical", num_classes=3)
     with pytest.raises(InputError, match="retrieval is by bits, of Bernoulli latents, got Categorical"):

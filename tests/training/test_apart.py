@@ -60,7 +60,7 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("name", ["sweep", "three", "two", "own loader", "a process fails"])
+@pytest.mark.parametrize("name", [pytest.param("sweep", marks=pytest.mark.slow), "three", "two", "own loader", "a process fails"])
 def test_the_run_of_two_processes_is_that_of_one(runs, name):
     """Bit for bit in float64: the whole checkpoint, all figures, pictures."""
     one, two = (runs.folder / processes / name for processes in "12")

@@ -99,7 +99,7 @@ def retrieval(runs: Sequence[Run], effort: Effort, progress: Progress) -> list[B
             rows.append([Cell(name_of_first(run)), Cell(name), *(figure_cell(mean, 4) for mean in own.means)])
         blocks: list[Block] = []
         if found.figures is None:
-            blocks.append(Note(run.label, "has no figures: its data have no labels"))
+            blocks.append(Note(run.label, "has no figures: its data have no labels that both sets have"))
         if getattr(opened.data, "are_images", True):
             picture = picture_of_neighbours(model, found, getattr(opened.data, "image_shape", None) or model.image_shape)
             alt = f"Rows of an image of {split} and the training images whose codes of {name_of_first(run)} are nearest"
