@@ -270,15 +270,15 @@ def add_engine(parser: ArgumentParser) -> None:
     """The flags of an engine."""
     text = "optuna shares the trials of --sweep among workers: the same command, started on as many machines as there are"
     parser.add_argument("--engine", type=str | None, default=None, help=text)
-    text = "of the engine, a database that all workers reach: sqlite:///sweep.db for those of one machine"
+    text = "of the engine, a database of all workers: sqlite:///sweep.db"
     parser.add_argument("--storage", type=str | None, default=None, help=text)
     text = "of the engine, how many settings are tried where --sweep has ranges, such as '{lr: {log: [0.0001, 0.01]}}'"
     parser.add_argument("--trials", type=int | None, default=None, help=text)
     text = "of the engine, what ends trials early: none, median or halving; default: none"
     parser.add_argument("--pruner", type=str | None, default=None, help=text)
-    text = "of the engine, the measure of a trial, the larger, the better; default: val/importance_weighted_bound"
+    text = "of the engine, the measure, by default val/importance_weighted_bound"
     parser.add_argument("--metric", type=str | None, default=None, help=text)
-    text = "of the engine, seconds between a worker's signs of life; default: 30, and after 90 its trial is another's"
+    text = "of the engine, seconds between signs of life, by default 30"
     parser.add_argument("--heartbeat", type=int | None, default=None, help=text)
 
 
