@@ -270,13 +270,13 @@ def add_engine(parser: ArgumentParser) -> None:
     """The flags of an engine."""
     text = "optuna shares the trials of --sweep among workers: the same command, started on as many machines as there are"
     parser.add_argument("--engine", type=str | None, default=None, help=text)
-    text = "of the engine, a database of all workers: sqlite:///sweep.db"
+    text = "its database of all workers: sqlite:///sweep.db"
     parser.add_argument("--storage", type=str | None, default=None, help=text)
     text = "of the engine, how many settings are tried where --sweep has ranges, such as '{lr: {log: [0.0001, 0.01]}}'"
     parser.add_argument("--trials", type=int | None, default=None, help=text)
     text = "of the engine, what ends trials early: none, median or halving; default: none"
     parser.add_argument("--pruner", type=str | None, default=None, help=text)
-    text = "of the engine, the measure, by default val/importance_weighted_bound"
+    text = "its measure, by default val/importance_weighted_bound"
     parser.add_argument("--metric", type=str | None, default=None, help=text)
     text = "of the engine, seconds between signs of life, by default 30"
     parser.add_argument("--heartbeat", type=int | None, default=None, help=text)

@@ -206,7 +206,7 @@ class _CLI(LightningCLI):
         parser.add_argument("--runs", type=str, default="runs", help="folder that holds all runs")
         text = "name of the run, by default of its configs, such as l1_relax; each gets a new RUNS/NAME/version_K"
         parser.add_argument("--name", type=str | None, default=None, help=text)
-        text = "CPU threads, 0 for PyTorch's choice; default: 0 of convolutions, else 1"
+        text = "CPU threads, 0 for PyTorch's choice: that of convolutions, else 1"
         parser.add_argument("--threads", type=int | None, default=None, help=text)
         parser.add_argument(
             "--matmul_precision",
