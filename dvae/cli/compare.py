@@ -15,6 +15,7 @@ from dvae.cli.arguments import Parser, flags_of, names, parted, quiet_lightning,
 from dvae.cli.comparison import Choice, Comparison, Model, Run, choose, stopped, variant
 from dvae.cli.errors import UsageError, did_you_mean
 from dvae.cli.evaluate import CODE_COLUMNS, code_cells, evaluations, with_error
+from dvae.cli.runs import require_free
 from dvae.data import examples_of
 from dvae.errors import InputError, NonFiniteError
 from dvae.lab.evaluate import CodeEvaluation, Evaluation, Mean, open_autoencoder, pooled
@@ -104,9 +105,7 @@ def _parser(command: str) -> Parser:
 def _for_every_run(further: Sequence[str], max_steps: int | None) -> list[str]:
     """The flags of all runs, none of which may be what a comparison decides."""
     given = dict(configs.given(fit.rewritten(further)))
-    for key, reason in _TAKEN.items():
-        if key in given or (key == "sweep" and any(name.startswith("sweep.") for name in given)):
-            raise InputError(f"{key} cannot be given to dvae compare: {reason}")
+    require_free(given, _TAKEN, "to dvae compare")
     for key in _NEEDED:
         if str(given.get(key)).lower() == "false":
             raise InputError(f"--{key} must not be false in dvae compare, which reads the runs' logs and checkpoints")

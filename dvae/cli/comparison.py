@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from dvae.cli import configs, fit
 from dvae.cli.arguments import write_json
 from dvae.cli.errors import NothingToDo, UsageError, did_you_mean, first_line
-from dvae.cli.runs import newest
+from dvae.cli.runs import going_on
 from dvae.config import class_paths, import_class, public_path
 from dvae.errors import InputError, Interrupted, NonFiniteError
 from dvae.estimators import CATALOGUE, GradientEstimator
@@ -247,10 +247,7 @@ class Comparison:
         done = self.record["runs"]
         if run.name in done:
             return
-        place = self.folder / run.name
-        with contextlib.suppress(InputError):
-            place = newest(place)
-        checkpoint = [] if place.suffix != ".ckpt" else [f"--ckpt_path={place}"]
+        checkpoint = going_on(self.folder / run.name)
         try:
             fit.main("fit", [*run.flags, f"--runs={self.folder}", f"--name={run.name}", *checkpoint])
             done[run.name] = {}

@@ -17,10 +17,11 @@ from dvae.cli import configs, fit
 from dvae.cli.arguments import Parser, add_engine, flags_of, parted, quiet_lightning, write_json
 from dvae.cli.comparison import curves_below, file_name, single_flags
 from dvae.cli.errors import NothingToDo
-from dvae.cli.runs import newest
+from dvae.cli.runs import going_on, require_free
 from dvae.errors import InputError, NonFiniteError
 from dvae.files import written_whole
 from dvae.report.curves import Curve, setting_label
+from dvae.report.folders import tables_below
 from dvae.report.tables import print_table
 from dvae.training.study import Claim, Outcome, Pruning, Study
 
@@ -79,9 +80,7 @@ def _check(args: Namespace, further: Sequence[str]) -> None:
     if args.storage is None:
         raise InputError("engine needs storage, a database that all workers reach: --storage sqlite:///sweep.db")
     given = dict(configs.given(fit.rewritten(further)))
-    for key, reason in _TAKEN.items():
-        if key in given or (key == "sweep" and any(name.startswith("sweep.") for name in given)):
-            raise InputError(f"{key} cannot be given with --engine: {reason}")
+    require_free(given, _TAKEN, "with --engine")
     for key in ("trainer.logger", "trainer.enable_checkpointing"):
         if str(given.get(key)).lower() == "false":
             raise InputError(f"--{key} must not be false with --engine, which reads the runs' logs and checkpoints")
@@ -91,10 +90,7 @@ def _train(study: Study, claim: Claim, further: Sequence[str], folder: Path, met
     """Train one trial to its end, from its last checkpoint where there is one."""
     label = _label(claim)
     place = folder / file_name(label)
-    try:
-        checkpoint = [f"--ckpt_path={newest(place)}"]
-    except InputError:
-        checkpoint = []
+    checkpoint = going_on(place)
     print(f"trial {claim.number + 1} of {study.size}: {label}{', which goes on' if checkpoint else ''}", flush=True)
     pruning = Pruning(claim, metric)
     flags = [*further, *single_flags(further, claim.setting, claim.seed), f"--runs={folder}", f"--name={place.name}", *checkpoint]
@@ -122,7 +118,7 @@ def _label(trial: Claim | Outcome) -> str:
 
 def _last(place: Path, metric: str) -> float | None:
     """What was logged last of a measure, of a run and of those that it went on from."""
-    for table in sorted(place.rglob("metrics.csv"), key=lambda file: file.stat().st_mtime, reverse=True):
+    for table in reversed(tables_below(place)):
         with table.open(newline="") as file:
             values = [row[metric] for row in csv.DictReader(file) if row.get(metric)]
         if values:

@@ -28,11 +28,13 @@ __all__ = [
     "base_config",
     "callbacks_of",
     "forget",
+    "going_on",
     "have_folders",
     "intervals",
     "loggers_of",
     "newest",
     "put_loggers_into",
+    "require_free",
     "run_table",
     "schedules_of",
     "switched_off",
@@ -77,6 +79,27 @@ def newest(folder: Path) -> Path:
     if not found:
         raise InputError(f"ckpt_path: there is no last.ckpt to resume from below {folder}")
     return found[-1]
+
+
+def going_on(folder: Path) -> list[str]:
+    """The flag by which ``dvae fit`` goes on with the newest run below a folder; none where there is nothing to go on with."""
+    try:
+        return [f"--ckpt_path={newest(folder)}"]
+    except InputError:
+        return []
+
+
+def require_free(given: Mapping[str, Any], taken: Mapping[str, str], where: str) -> None:
+    """An InputError where something is given to ``dvae fit`` that the command around it sets itself, or reads.
+
+    Arguments:
+        given: settings by name.
+        taken: why each may not be given.
+        where: which command, as in "to dvae compare".
+    """
+    for key, reason in taken.items():
+        if key in given or (key == "sweep" and any(name.startswith("sweep.") for name in given)):
+            raise InputError(f"{key} cannot be given {where}: {reason}")
 
 
 def forget(folder: Path) -> None:

@@ -109,12 +109,12 @@ class Evaluation(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return _plain(self)
+        return plain_of(self)
 
     @classmethod
     def of(cls, figures: Mapping[str, Any]) -> Evaluation:
         """What :meth:`as_dict` gave, back from JSON."""
-        return cls(**_values(figures))
+        return cls(**values_of(figures))
 
     def rows(self) -> list[tuple[str, str, str]]:
         """(quantity, value, standard error) as text, for a table."""
@@ -199,7 +199,7 @@ class CodeEvaluation(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return _plain(self)
+        return plain_of(self)
 
     def rows(self) -> list[tuple[str, str, str]]:
         """(quantity, value, standard error) as text, for a table."""
@@ -208,15 +208,17 @@ class CodeEvaluation(NamedTuple):
 
 def evaluation_of(figures: Mapping[str, Any]) -> Evaluation | CodeEvaluation:
     """What ``as_dict`` of an evaluation gave, back from JSON."""
-    return Evaluation.of(figures) if "elbo" in figures else CodeEvaluation(**_values(figures))
+    return Evaluation.of(figures) if "elbo" in figures else CodeEvaluation(**values_of(figures))
 
 
-def _values(figures: Mapping[str, Any]) -> dict[str, Any]:
+def values_of(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`plain_of` gave, back from JSON."""
     return {name: Mean(**value) if isinstance(value, dict) else value for name, value in figures.items()}
 
 
-def _plain(evaluation: Evaluation | CodeEvaluation) -> dict[str, Any]:
-    return {name: value._asdict() if isinstance(value, Mean) else value for name, value in evaluation._asdict().items()}
+def plain_of(figures: Any) -> dict[str, Any]:
+    """The fields of a named tuple of figures, as plain values for JSON."""
+    return {name: value._asdict() if isinstance(value, Mean) else value for name, value in figures._asdict().items()}
 
 
 def _rows_of_code(evaluation: Evaluation | CodeEvaluation) -> list[tuple[str, str, str]]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from dvae.errors import InputError
 from dvae.files import save_figure
-from dvae.report.folders import read_config
+from dvae.report.folders import read_config, tables_below
 
 __all__ = ["Curve", "binned", "joined", "plot_training", "read_curves", "seconds_per_step", "setting_label", "visible_range"]
 
@@ -46,7 +46,7 @@ def read_curves(path: str | Path, name: str = _NAME) -> dict[str, Curve]:
     Raises:
         InputError: there is none.
     """
-    tables = sorted(Path(path).rglob("metrics.csv"), key=lambda file: file.stat().st_mtime)
+    tables = tables_below(path)
     rows = _rows(tables[-1].parent, name) if tables else []
     if not rows:
         raise InputError(f"run {path} must be a folder in which dvae fit logged {name} to metrics.csv, but there is none")
@@ -68,7 +68,7 @@ def read_curves(path: str | Path, name: str = _NAME) -> dict[str, Curve]:
 
 def seconds_per_step(path: str | Path) -> float | None:
     """Seconds of an update, between the first log of the newest run below a folder and its last; None where there is one alone."""
-    tables = sorted(Path(path).rglob("metrics.csv"), key=lambda file: file.stat().st_mtime)
+    tables = tables_below(path)
     if not tables:
         return None
     with tables[-1].open(newline="") as file:

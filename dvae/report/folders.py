@@ -1,11 +1,16 @@
-"""What a run's folder says of how it was made."""
+"""What a run's folder holds: its logs, and how it was made."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_command", "read_config"]
+__all__ = ["read_command", "read_config", "tables_below"]
+
+
+def tables_below(folder: str | Path) -> list[Path]:
+    """The ``metrics.csv`` of all runs below a folder, the newest last."""
+    return sorted(Path(folder).rglob("metrics.csv"), key=lambda file: file.stat().st_mtime)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

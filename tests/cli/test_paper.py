@@ -51,8 +51,9 @@ def test_a_row_is_trained_once_and_printed_beside_the_published_figure(folder, d
     better = chosen(results)["MNIST/L1", "REBAR"]
     assert better.valid_elbo.mean == max(own.valid_elbo.mean for own in results)
     capsys.readouterr()
-    assert main(command) == 0
+    assert main([*command, "--mnist=another.npz"]) == 0
     assert "trained for" not in capsys.readouterr().out
+    assert {own.data for own in read_results(folder / "runs/paper/results")} == {"digits.npz"}  # what it was trained on
     assert main(["paper", "table", "--rows=MNIST/L1", "--results=runs/paper/results", "--markdown"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "| REBAR |" in line]
     assert "-111.60" in line
@@ -69,6 +70,7 @@ def test_omniglot_needs_its_file_and_trains_on_it(folder, characters, refused, c
 
 def test_what_a_row_is_cannot_be_changed(folder, refused):
     assert "model.lr" in refused("paper", "run", "--model.lr=0.1")
+    assert "config" in refused("paper", "run", "--config=l2")
     assert "did you mean MNIST/NL1" in refused("paper", "run", "--rows=MNIST/NL")
 
 

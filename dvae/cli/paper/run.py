@@ -8,17 +8,18 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from dvae.cli import fit
+from dvae.cli import configs, fit
 from dvae.cli.arguments import Parser, flags_of, names, parted, quiet_lightning
 from dvae.cli.comparison import choose
 from dvae.cli.errors import NothingToDo, did_you_mean
 from dvae.cli.evaluate import evaluations
-from dvae.cli.runs import newest
+from dvae.cli.runs import going_on, newest, require_free
 from dvae.errors import InputError
 from dvae.lab.evaluate import Evaluation
 from dvae.lab.paper import ROWS, Result, result_of, write_result
 from dvae.lab.paper.published import ESTIMATORS, LEARNING_RATES, STEPS
 from dvae.report.curves import read_curves
+from dvae.training import record
 from dvae.training.checkpoints import Checkpoint, find_checkpoint
 
 __all__ = ["RESULTS", "main", "require_rows"]
@@ -29,19 +30,11 @@ _DESCRIPTION = (
     "Train the rows of the RELAX paper's tables in its set-up: batches of 24, Adam (.9, .99999), 2,000,000 updates. Each run "
     "leaves one file of figures. Stopped, the same command goes on. Further flags are those of dvae fit, and hold for every run."
 )
+_ROW = "the rows, --estimators, --lrs and --max_steps say what it is"
 # What a run of the paper is, and so no flag.
-_TAKEN = (
-    "model.estimator",
-    "model.lr",
-    "data",
-    "data.path",
-    "trainer.max_steps",
-    "replicas",
-    "sweep",
-    "ckpt_path",
-    "name",
-    "config",
-)
+_TAKEN = dict.fromkeys(
+    ("config", "model.estimator", "model.lr", "data", "data.path", "trainer.max_steps", "replicas", "sweep", "name"), _ROW
+) | {"ckpt_path": "the same command goes on with what was stopped"}
 
 
 def main(command: str, arguments: Sequence[str]) -> int:
@@ -51,9 +44,8 @@ def main(command: str, arguments: Sequence[str]) -> int:
     args = parser.parse_args(own)
     quiet_lightning()
     require_rows(args.rows)
-    for flag in further:
-        if flag.removeprefix("--").partition("=")[0] in _TAKEN:
-            raise InputError(f"{flag.partition('=')[0]} cannot be given to dvae paper run, whose rows say what it is")
+    asked = [argument.partition("=")[0].lstrip("-") for argument in further if argument.startswith("-")]
+    require_free({**dict.fromkeys(asked), **dict(configs.given(fit.rewritten(further)))}, _TAKEN, "to dvae paper run")
     if args.max_steps < 1 or args.num_samples < 1:
         raise InputError(f"max_steps and num_samples must be at least 1, got {args.max_steps} and {args.num_samples}")
     data = {row: _data_of(row, args.mnist, args.omniglot) for row in args.rows}
@@ -62,10 +54,9 @@ def main(command: str, arguments: Sequence[str]) -> int:
         for name, choice in choices.items():
             for lr in args.lrs:
                 folder = f"{row.replace('/', '_')}_{name}_{lr:g}"
-                source = "bundled" if not data[row] else Path(data[row][-1].partition("=")[2]).name
                 flags = [f"--config={row.split('/')[1].lower()}", *choice.flags, f"--model.lr={lr}", *data[row], *further]
                 _train(Path(args.runs), folder, [*flags, f"--trainer.max_steps={args.max_steps}"])
-                result = _evaluated(Path(args.runs) / folder, row, name, lr, source, args.num_samples)
+                result = _evaluated(Path(args.runs) / folder, row, name, lr, args.num_samples)
                 print(f"{row}, {name}, lr {lr:g}: {write_result(result, Path(args.results))}")
     print(f"see the table with: dvae paper table{'' if args.results == RESULTS else f' --results {args.results}'}")
     return 0
@@ -107,14 +98,11 @@ def _data_of(row: str, mnist: str | None, omniglot: str) -> list[str]:
 
 def _train(runs: Path, name: str, flags: Sequence[str]) -> None:
     """To the end: from the start, from where it was stopped, or not at all."""
-    checkpoint: list[str] = []
-    with contextlib.suppress(InputError):
-        checkpoint = [f"--ckpt_path={newest(runs / name)}"]
     with contextlib.suppress(NothingToDo):
-        fit.main("fit", [*flags, f"--runs={runs}", f"--name={name}", *checkpoint])
+        fit.main("fit", [*flags, f"--runs={runs}", f"--name={name}", *going_on(runs / name)])
 
 
-def _evaluated(folder: Path, row: str, estimator: str, lr: float, data: str, num_samples: int) -> Result:
+def _evaluated(folder: Path, row: str, estimator: str, lr: float, num_samples: int) -> Result:
     checkpoint = Checkpoint.open(find_checkpoint(folder))
     (curve,) = read_curves(folder).values()
     with Progress(transient=True) as bar:
@@ -124,4 +112,8 @@ def _evaluated(folder: Path, row: str, estimator: str, lr: float, data: str, num
         ]
     valid, test = (own for own in found if isinstance(own, Evaluation))
     steps = Checkpoint.open(newest(folder)).content["dvae"]["iteration"]
+    # Of the run itself: the command that finds it done may name other data.
+    read = record.data_of(checkpoint.content)
+    path = (read.get("init_args") or {}).get("path") if isinstance(read, dict) else None
+    data = "bundled" if path is None else Path(path).name
     return result_of(row, estimator, lr, data, steps, curve, valid, test)

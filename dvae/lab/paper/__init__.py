@@ -13,6 +13,8 @@ of which the table takes the best on the validation set. Stopped, the same comma
 (`--mnist`) and Omniglot's `chardata.mat` (`--omniglot`) are not shipped; without `--mnist` it is the bundled binarization.
 `make paper ROWS=MNIST/L1 DATA=binarized_mnist_fixed.npz` is both commands.
 
+REBAR's shipped row is of a run of an earlier version, whose standard errors were not kept.
+
 Three numbers go by one name there. The paper's table 1 is the highest training ELBO that was ever reached, a mean over few steps;
 ours is that too, and beside it the mean over the last fortieth. Its validation figure is called a bound of 100 samples, but agrees
 with an ELBO of one: both are given.

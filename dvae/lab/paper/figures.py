@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from dvae.errors import InputError
 from dvae.files import written_whole
-from dvae.lab.evaluate import Evaluation, Mean
+from dvae.lab.evaluate import Evaluation, Mean, plain_of, values_of
 from dvae.lab.paper.published import PUBLISHED, ROWS, STEPS, Published
 from dvae.report.curves import Curve
 
@@ -55,13 +55,12 @@ class Result(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {name: value._asdict() if isinstance(value, Mean) else value for name, value in self._asdict().items()}
+        return plain_of(self)
 
     @classmethod
     def of(cls, figures: dict[str, Any]) -> Result:
         """What :meth:`as_dict` gave, back from JSON."""
-        values: dict[str, Any] = {name: Mean(**value) if isinstance(value, dict) else value for name, value in figures.items()}
-        return cls(**values)
+        return cls(**values_of(figures))
 
 
 def result_of(

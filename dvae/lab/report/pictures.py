@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from dvae.lab.report.effort import Effort, Progress, name_of_first, of_each
-from dvae.lab.report.runs import Run
+from dvae.lab.report.runs import Opened, Run
 from dvae.lab.traverse import effects, picture_of_effects, picture_of_walks
 from dvae.report.page import Block, Picture
 from dvae.report.pictures import reconstruction_grid, sample_grid
@@ -21,26 +21,38 @@ _LATENTS, _WALKS = 12, 6
 def samples(runs: Sequence[Run], effort: Effort, progress: Progress) -> list[Block]:
     """Pictures of what each run's prior draws."""
 
-    def draw(run: Run) -> list[Block]:
-        opened, name = run.opened, name_of_first(run)
-        generator = torch.Generator(opened.model.device).manual_seed(effort.seed)
-        picture = sample_grid(opened.latent_model, _IMAGES, opened.image_shape, generator)
-        return [Picture(name, picture, f"{_IMAGES} images drawn from the prior of {name}")]
+    def draw(opened: Opened, generator: torch.Generator) -> torch.Tensor:
+        return sample_grid(opened.latent_model, _IMAGES, opened.image_shape, generator)
 
-    return of_each(runs, progress, "samples", draw)
+    return _drawn(runs, effort, progress, "samples", draw, f"{_IMAGES} images drawn from the prior of {{}}")
 
 
 def reconstructions(runs: Sequence[Run], effort: Effort, progress: Progress) -> list[Block]:
     """Pictures of the same examples and what each run makes of their codes."""
 
-    def draw(run: Run) -> list[Block]:
-        opened, name = run.opened, name_of_first(run)
-        generator = torch.Generator(opened.model.device).manual_seed(effort.seed)
-        x = opened.inputs(_IMAGES // 2, effort.seed)
-        picture = reconstruction_grid(opened.model, x, opened.image_shape, generator)
-        return [Picture(name, picture, f"Rows of images and, below each, their reconstructions by {name}")]
+    def draw(opened: Opened, generator: torch.Generator) -> torch.Tensor:
+        return reconstruction_grid(opened.model, opened.inputs(_IMAGES // 2, effort.seed), opened.image_shape, generator)
 
-    return of_each(runs, progress, "reconstructions", draw)
+    alt = "Rows of images and, below each, their reconstructions by {}"
+    return _drawn(runs, effort, progress, "reconstructions", draw, alt)
+
+
+def _drawn(
+    runs: Sequence[Run],
+    effort: Effort,
+    progress: Progress,
+    what: str,
+    draw: Callable[[Opened, torch.Generator], torch.Tensor],
+    alt: str,
+) -> list[Block]:
+    """One picture of each run."""
+
+    def picture(run: Run) -> list[Block]:
+        name = name_of_first(run)
+        generator = torch.Generator(run.opened.model.device).manual_seed(effort.seed)
+        return [Picture(name, draw(run.opened, generator), alt.format(name))]
+
+    return of_each(runs, progress, what, picture)
 
 
 def traversal(runs: Sequence[Run], effort: Effort, progress: Progress) -> list[Block]:

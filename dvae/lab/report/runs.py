@@ -16,8 +16,8 @@ from dvae.data import Examples, examples_of
 from dvae.errors import InputError
 from dvae.lab.evaluate import CodeEvaluation, Evaluation, evaluation_of, open_autoencoder, picture_shape, sized_for
 from dvae.models import VAE, Autoencoder
-from dvae.report.curves import Curve, read_curves
-from dvae.report.folders import read_config
+from dvae.report.curves import Curve, read_curves, setting_label
+from dvae.report.folders import read_config, tables_below
 from dvae.report.tables import labels
 from dvae.training import record
 from dvae.training.checkpoints import Checkpoint
@@ -115,7 +115,7 @@ class Run:
     def setting(self, replica: int | None) -> str:
         """What a sweep sets for a model, without its seed."""
         own = self.require_checkpoint().setting(replica)
-        return ", ".join(f"{name}={value}" for name, value in own.items() if name != "seed")
+        return setting_label({name: value for name, value in own.items() if name != "seed"})
 
     def require_checkpoint(self) -> Checkpoint:
         """The checkpoint.
@@ -204,7 +204,7 @@ def _run(path: Path, label: str, source: Source) -> Run:
 
 def _logged(path: Path) -> Path | None:
     """The newest folder with a log in a folder; None where there is none."""
-    tables = sorted(path.rglob("metrics.csv"), key=lambda file: file.stat().st_mtime) if path.is_dir() else []
+    tables = tables_below(path)
     return tables[-1].parent if tables else None
 
 
