@@ -10,7 +10,7 @@ import pytest
 import torch
 from processes import assert_same_run, done, finish, fit_arguments, start
 
-STEPS = 600
+STEPS = 3000  # more than one worker does while another starts
 
 
 def waited(condition, seconds=120):
