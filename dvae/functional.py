@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -62,21 +62,42 @@ def frozen(
         parameters: gives their names and values, where it is not all of them; tied ones under each of their names.
     """
     called = type(module).__call__ if function is None else function
-    kept: dict[str, Tensor] | None = None
+    kept: list[_Place] | None = None
+
+    def constants() -> dict[str, Tensor]:
+        named = named_parameters(module) if parameters is None else parameters()
+        return {name: tensor.detach() for name, tensor in named}
 
     def call(*args: Any, **kwargs: Any) -> Any:
         nonlocal kept
+        if _is_transformed():  # what is made within a transform is of no use after it
+            return functional_call(_Call(module), _once(module, constants()), (called, *args), kwargs, tie_weights=False)
         # When it is called: half of the estimators never do so, and looking through a module takes a while.
-        if kept is None or _is_transformed():
-            named = named_parameters(module) if parameters is None else parameters()
-            constants = _once(module, {name: tensor.detach() for name, tensor in named})
-            # What is made within a transform is of no use after it.
-            kept = None if _is_transformed() else constants
-        else:
-            constants = kept
-        return functional_call(_Call(module), constants, (called, *args), kwargs, tie_weights=False)
+        kept = [_Place.of(module, *named) for named in constants().items()] if kept is None else kept
+        # Of a small model's step functional_call would take a tenth.
+        before = [own[name] for own, name, _ in kept]
+        try:
+            for own, name, constant in kept:
+                own[name] = constant
+            return called(module, *args, **kwargs)
+        finally:
+            for (own, name, _), parameter in zip(kept, before, strict=True):
+                own[name] = parameter
 
     return call
+
+
+class _Place(NamedTuple):
+    """Where a module keeps a parameter, and a constant to put there."""
+
+    own: dict[str, Any]
+    name: str
+    constant: Tensor
+
+    @classmethod
+    def of(cls, module: nn.Module, name: str, constant: Tensor) -> _Place:
+        part, _, key = name.rpartition(".")
+        return cls(vars(module.get_submodule(part))["_parameters"], key, constant)
 
 
 def _is_transformed() -> bool:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dvae.estimators import RELAX
-from dvae.noise import noise_seed, noise_stream, place, uniform
+from dvae.noise import noise_seed, noise_stream, place, uniform, uniform_of
 from dvae.training.module import DiscreteVAE
 
 MASK = (1 << 64) - 1
@@ -41,9 +41,18 @@ def test_precisions_share_their_first_digits(stream):
 @pytest.mark.parametrize("stream", [-(2**63), -1, 0, 2**63 - 1])
 def test_numbers_from_an_integer_on_are_those_from_a_tensor_on(stream, dtype):
     for iteration in (0, 7, 10**9):
-        drawn = uniform(noise_stream(stream, iteration), (2, 3, 4), dtype)
-        assert drawn.dtype == dtype
-        assert torch.equal(drawn, uniform(place(stream, torch.tensor(iteration)), (2, 3, 4), dtype))
+        first, second = uniform_of(stream, iteration, [(2, 3, 4), (5,)], dtype)
+        assert first.dtype == second.dtype == dtype
+        drawn = uniform(place(stream, torch.tensor(iteration)), (29,), dtype)
+        assert torch.equal(first, drawn[:24].view(2, 3, 4))
+        assert torch.equal(second, drawn[24:])
+
+
+def test_numbers_that_are_changed_in_place_are_drawn_again_as_they_were():
+    (drawn,) = uniform_of(3, 5, [(4,)])
+    before = drawn.clone()
+    drawn.zero_()
+    assert torch.equal(uniform_of(3, 5, [(4,)])[0], before)
 
 
 @pytest.mark.parametrize("coupled", [True, False])

@@ -19,7 +19,7 @@ from typing_extensions import TypeVar
 
 from dvae.config import Module, public_path
 from dvae.errors import InputError
-from dvae.functional import frozen, pull_back
+from dvae.functional import frozen, named_parameters, pull_back
 from dvae.latents import Bernoulli, Latent, of
 from dvae.objectives import importance_weighted_bound
 
@@ -278,7 +278,7 @@ class GradientEstimator(Module, Generic[Q]):
         if self.training and type(self).update is not GradientEstimator.update:
             self._own_buffers()
             self.update(draw)
-        if next(self.parameters(), None) is None:
+        if grad.requires_grad and next(named_parameters(self), None) is None:
             grad = grad.detach()  # of the graph that a derivative was taken through, nothing is trained
         return grad if latent.logits.dim() == grad.dim() else _mean(grad)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dvae.config import Module, import_class, instantiate
+from dvae.functional import named_parameters
 from dvae.latents import Latent
 
 __all__ = ["Surrogate", "controlled", "weight_penalty"]
@@ -86,5 +87,5 @@ def weight_penalty(network: nn.Module | None, weight_decay: float, num_logits: i
     """The paper's weight decay of r, in the units of :class:`dvae.estimators.RELAX`; 0 where there is none."""
     if not weight_decay or network is None:
         return 0.0
-    squares = [weight.square().sum() for weight in network.parameters() if weight.dim() > 1]
+    squares = [weight.square().sum() for _, weight in named_parameters(network) if weight.dim() > 1]
     return 0.5 * weight_decay * PAPER_BATCH_SIZE**2 * num_logits * torch.stack(squares).sum()

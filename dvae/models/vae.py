@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from dvae.models.autoencoder import Autoencoder
 from dvae.models.building import linear_or_given, network_sizes, require_at_least, size_of_example
 from dvae.models.controls import Controls
 from dvae.models.spatial import on_grid
-from dvae.noise import noise_stream, place, uniform
+from dvae.noise import place, uniform, uniform_of
 from dvae.objectives import ELBOTerms, importance_weighted_bound
 from dvae.priors import Factorial, Prior, SpatialFactorial
 
@@ -285,16 +286,16 @@ class VAE(Controls, Autoencoder):
         """The ELBO's parts at these samples, [K, B] each; ``kl`` overrides the model's choice of sampled or analytic."""
         analytic = (kl or self.kl) == "analytic"
         reconstruction = self.log_likelihood(x, layers[0].sample)
-        divergence = torch.zeros_like(reconstruction)
+        divergences = []
         for index, (layer, prior) in enumerate(zip(layers, self.priors(layers), strict=True)):
             if not analytic:
-                divergence = divergence + layer.log_q - prior.log_prob(layer.sample)
+                divergences.append(layer.log_q - prior.log_prob(layer.sample))
             elif index == self.num_layers - 1:
-                divergence = divergence + self.prior.kl(layer.q)
+                divergences.append(self.prior.kl(layer.q).expand_as(reconstruction))
             else:
                 # The prior of a lower layer depends on the layer above it, which depends on this sample: only q's part is closed.
-                divergence = divergence - layer.q.entropy() - prior.log_prob(layer.sample)
-        return ELBOTerms(reconstruction, divergence)
+                divergences.append(-layer.q.entropy() - prior.log_prob(layer.sample))
+        return ELBOTerms(reconstruction, functools.reduce(torch.add, divergences))
 
     def objective(self, terms: ELBOTerms) -> Tensor:
         """What training maximises, [K, B]: the ELBO as ``beta`` weighs it. Override it for another objective of the same terms."""
@@ -340,15 +341,14 @@ class VAE(Controls, Autoencoder):
             stream: what :func:`dvae.noise.noise_stream` gave, or the same as a tensor [].
             iteration: from 0 on.
         """
-        start: Tensor | int
+        shapes = self._noise_shapes(batch_size)
         if isinstance(stream, int) and isinstance(iteration, int) and self.mean.device.type == "cpu":
-            start = noise_stream(stream, iteration)
-        else:
-            # Filled in on the device: a copy from the host would wait for it.
-            counter = iteration if isinstance(iteration, Tensor) else torch.full((), iteration, device=self.mean.device)
-            start = place(stream, counter)
+            return uniform_of(stream, iteration, shapes, self._noise_dtype)
+        # Filled in on the device: a copy from the host would wait for it.
+        counter = iteration if isinstance(iteration, Tensor) else torch.full((), iteration, device=self.mean.device)
+        start = place(stream, counter)
         noise = []
-        for shape in self._noise_shapes(batch_size):
+        for shape in shapes:
             noise.append(uniform(start, shape, self._noise_dtype))
             start = start + math.prod(shape)
         return noise

@@ -6,13 +6,14 @@ import itertools
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dvae.config import Module
 from dvae.errors import InputError
 from dvae.networks.activations import activation as activation_layer
 
-__all__ = ["MLP", "Linear", "dense"]
+__all__ = ["MLP", "Linear", "affine", "dense"]
 
 
 class MLP(Module):
@@ -59,7 +60,9 @@ class MLP(Module):
         self.layers = nn.Sequential(*layers, last)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+        for layer in self.layers:
+            x = layer(x)
+        return x
 
 
 class Linear(MLP):
@@ -81,9 +84,25 @@ class Linear(MLP):
         super().__init__(in_features, out_features, hidden=())
 
 
-def dense(in_features: int, out_features: int) -> nn.Linear:
+class Dense(nn.Linear):
+    """PyTorch's linear layer, which a compiled step fuses the bias of into what follows the product."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return affine(input, self.weight, self.bias)
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x W^T + b, as PyTorch's ``linear``."""
+    if not torch.compiler.is_dynamo_compiling():
+        return F.linear(x, weight, bias)
+    # Compiled, a product with a bias starts from a copy of it for every row, as large as the output.
+    product = F.linear(x, weight)
+    return product + bias.to(product.dtype)
+
+
+def dense(in_features: int, out_features: int) -> Dense:
     """An affine map with Glorot-uniform weights and zero biases."""
-    layer = nn.Linear(in_features, out_features)
+    layer = Dense(in_features, out_features)
     nn.init.xavier_uniform_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dvae.config import Module
-from dvae.networks.dense import dense
+from dvae.networks.dense import affine, dense
 
 __all__ = ["SurrogateNetwork"]
 
@@ -50,7 +50,7 @@ class SurrogateNetwork(Module):
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """[*, B, D] and [*, B, C] to [*, B]."""
-        pre_activation = nn.functional.linear(z, self.latent_weight, self.bias)
+        pre_activation = affine(z, self.latent_weight, self.bias)
         if self.context_weight is not None and context is not None:
             pre_activation = pre_activation + nn.functional.linear(context, self.context_weight)
         return self.layers(pre_activation).squeeze(-1)

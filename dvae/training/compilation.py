@@ -19,6 +19,15 @@ FAILURES = (TorchDynamoException, FailOnRecompileLimitHit)
 """What a call of a compiled function raises where it cannot be compiled, or not once more."""
 
 
+_OPTIONS: dict[str, Any] = {
+    # Its patterns make of a product and a sum one call, which starts from a copy of the sum's other part: of RELAX's penalty on
+    # large weights, too.
+    "pattern_matcher": False,
+    # What comes in always has one layout.
+    "size_asserts": False,
+}
+
+
 def compiled(function: Callable[..., Any]) -> Compiled:
     """The function compiled whole, apart from all others made of the same code."""
     return Compiled(function)
@@ -34,7 +43,7 @@ class Compiled:
     def __init__(self, function: Callable[..., Any]) -> None:
         self._own = _twin(function, function.__code__.replace())
         # Code for one shape is faster than code for any; a partial graph would be slow silently.
-        self._guarded = torch.compile(self._own, dynamic=False, fullgraph=True)
+        self._guarded = torch.compile(self._own, dynamic=False, fullgraph=True, options=_OPTIONS)
 
     def __call__(self, *args: Any) -> Any:
         return self._guarded(*args)

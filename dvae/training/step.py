@@ -58,8 +58,8 @@ def step_loss(model: VAE, x: Tensor, noise: Sequence[Tensor]) -> StepOutput:
         _differentiated(model, x, layers) if _brings_derivative(model) else _evaluated(model, x, layers)
     )
     variance: Tensor | None = None
-    measured = terms._replace(reconstruction=terms.reconstruction.detach(), kl=terms.kl.detach())
-    metrics = {"elbo": measured.elbo.mean(), "reconstruction": measured.reconstruction.mean(), "kl": measured.kl.mean()}
+    reconstruction, kl = terms.reconstruction.detach().mean(), terms.kl.detach().mean()
+    metrics = {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
     if model.estimators[0].multi_sample:
         metrics["importance_weighted_bound"] = surrogate.detach()
     gradients = []

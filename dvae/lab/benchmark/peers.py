@@ -16,6 +16,7 @@ from dvae.lab.benchmark.algorithms import ALGORITHMS, BLOCK
 from dvae.lab.benchmark.plain_jax import PlainJax
 from dvae.lab.benchmark.plain_torch import PlainTorch
 from dvae.lab.benchmark.subject import WARM_UP, Subject
+from dvae.training import lightning
 
 __all__ = ["PeerTime", "against_peers"]
 
@@ -74,6 +75,8 @@ def against_peers(
     peers = {peer: made for peer, made in _PEERS.items() if peer != "JAX" or find_spec("jax") is not None}
     runs = {name: _runs(name, batch_size, peers) for name in estimators}
     turns: dict[str, list[dict[str, _Turn]]] = {name: [] for name in estimators}
+    # As in a fit, and as in a program that does not import Lightning.
+    check = lightning.drop_cuda_check()
     for repetition in range(repetitions + 1):
         for name, ways in runs.items():
             length = BLOCK if repetition == 0 else max(1, steps // BLOCK) * BLOCK
@@ -82,6 +85,7 @@ def against_peers(
                 turns[name].append(turn)
             if progress is not None:
                 progress()
+    lightning.restore_cuda_check(check)
     return [_row(name, mode, peer, batch_size, turns[name]) for name in estimators for peer, (mode, _) in peers.items()]
 
 
