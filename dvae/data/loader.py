@@ -121,7 +121,7 @@ class TensorLoader:
             several = 1 if apart else self._at_once
             for index in range(0, len(batches), several):
                 group = batches[index : index + several]
-                whole = self._batch_of(group[0] if several == 1 else torch.cat(group, 1), epoch, start + index)
+                whole = self._batch_of(group[0] if several == 1 else torch.cat(list(group), 1), epoch, start + index)
                 yield from whole.split(self.batch_size, 1)
             return
         waiting: deque[Future[Tensor]] = deque()
