@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-__all__ = ["Caller", "caller", "frozen", "named_parameters", "pull_back", "sharing"]
+__all__ = ["Caller", "caller", "frozen", "named_parameters", "pull_back", "sharing", "value_and_gradients"]
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -182,3 +182,26 @@ def pull_back(f: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, Callab
         return torch.autograd.grad(value, at, derivative, retain_graph=True, create_graph=kept, materialize_grads=True)[0]
 
     return value if kept else value.detach(), back
+
+
+def value_and_gradients(
+    module: nn.Module, function: Callable[..., tuple[Tensor, Any]], parameters: Mapping[str, Tensor], *at: Tensor
+) -> tuple[Tensor, Any, dict[str, Tensor], Sequence[Tensor]]:
+    """A function's value and what it gives besides, and the gradients of the value's sum; none of them with a graph.
+
+    Arguments:
+        module, function: ``function(module, *at)`` gives a value and whatever else is wanted.
+        parameters: of the module, by name, to differentiate with respect to.
+        at: tensors to differentiate with respect to, likewise.
+    """
+    if _is_transformed():  # see pull_back
+        known = {name: parameter.detach() for name, parameter in parameters.items()}
+        places = [one.detach() for one in at]
+        value, transposed, *others = torch.func.vjp(caller(module, function), known, *places, has_aux=True)
+        by_name, *by_place = transposed(torch.ones_like(value))
+        return value, others[0], by_name, by_place
+    with torch.enable_grad():
+        at = tuple(one.detach().requires_grad_() for one in at)
+        value, others = function(module, *at)
+        slopes = torch.autograd.grad(value, [*parameters.values(), *at], torch.ones_like(value), materialize_grads=True)
+    return value.detach(), others, dict(zip(parameters, slopes, strict=False)), slopes[len(parameters) :]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Sequence
 from statistics import median
@@ -22,6 +23,8 @@ from dvae.lab.benchmark import (
     benchmark,
     growth,
     long_run,
+    process_speed,
+    projected,
     spatial_speed,
 )
 from dvae.lab.search import search_speed
@@ -42,9 +45,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
     parser.add_function_arguments(
         benchmark, as_group=False, skip={"estimators", "modes", "steps", "device", "progress", "model_options"}, fail_untyped=False
     )
-    text = (
-        "timed steps in each repetition, and about as many in each of three stretches of Trainer.fit; default: 300, 10 of --spatial"
-    )
+    text = "timed steps in each repetition, and about as many in each of three stretches of Trainer.fit; default: 300, 10 of --spatial, 1000 of --processes"
     parser.add_argument("--steps", type=int | None, default=None, help=text)
     parser.add_argument("--num_layers", type=int, default=1, help="stochastic layers")
     text = "instead, the rate along a compiled run of the first estimator, of so many steps"
@@ -57,6 +58,8 @@ def main(command: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--retrieval", type=int | None, default=None, help=text)
     text = "instead, the eager step against a plain one in PyTorch, the compiled one against a plain one in JAX; on a CPU"
     parser.add_argument("--peers", action="store_true", help=text)
+    text = "instead, dvae fit of the first estimator on the CPU by so many processes, which share a model's batches, or --replicas"
+    parser.add_argument("--processes", type=list[int] | None, default=None, help=f"{text}: '[1, 2]'")
     parser.add_argument("--device", type=str, default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch")
     parser.add_argument("--json", type=str | None, default=None, help="also write the figures to this file")
@@ -64,7 +67,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
         "--plot",
         type=str | None,
         default=None,
-        help="also draw them, as a PNG file (not for --long, --spatial, --retrieval and --peers)",
+        help="also draw them, as a PNG file (not for --long, --spatial, --retrieval, --peers and --processes)",
     )
     args = parser.parse_args(arguments)
     quiet_lightning()
@@ -73,12 +76,14 @@ def main(command: str, arguments: Sequence[str]) -> int:
     torch.set_flush_denormal(True)  # as in dvae fit
     device = device_of(args.device) or torch.device("cpu")
     if args.steps is None:
-        args.steps = 10 if args.spatial else 300
+        args.steps = 10 if args.spatial else 1000 if args.processes is not None else 300
     if args.retrieval is not None:
         return _retrieval(args)
     chosen = list(ESTIMATORS) if args.estimators == ["all"] else args.estimators
     if args.peers:
         return _peers([name for name in chosen if name in ALGORITHMS] if args.estimators == ["all"] else chosen, device, args)
+    if args.processes is not None:
+        return _processes(chosen[0], device, args)
     if args.spatial:
         return _spatial(device, args)
     if args.long is not None:
@@ -214,6 +219,37 @@ def _peers(chosen: Sequence[str], device: torch.device, args: Namespace) -> int:
         print("JAX is not installed (pip install 'discrete-vae[jax]'): its rows are left out")
     if args.json is not None:
         write_json(args.json, [t._asdict() for t in times])
+    return 0
+
+
+def _processes(name: str, device: torch.device, args: Namespace) -> int:
+    if device.type != "cpu":
+        raise InputError(f"--processes are timed on the CPU, got --device {args.device}")
+    with Progress(transient=True) as bar:
+        task = bar.add_task("timing", total=2 * len(args.processes))
+        times = process_speed(
+            name,
+            args.processes,
+            batch_size=args.batch_size,
+            models=args.replicas,
+            steps=args.steps,
+            progress=lambda: bar.advance(task),
+        )
+    rows = []
+    for shared, own in itertools.groupby(times, lambda time: time.shared):
+        measured = list(own)
+        guesses = [projected(measured, number * measured[-1].processes) for number in (2, 4)] if len(measured) > 1 else []
+        kinds = ["measured"] * len(measured) + ["projected"] * len(guesses)
+        rows += [
+            (shared, str(t.processes), kind, f"{t.milliseconds:.2f}", f"{t.images_per_second:.0f}", f"{t.speedup:.2f}")
+            for t, kind in zip([*measured, *guesses], kinds, strict=True)
+        ]
+    columns = ["shared", "processes", "", "ms an update", "images/s", "speed-up"]
+    title = f"{name}, compiled, batch {args.batch_size} in each process, or {args.replicas} models; one thread in each"
+    print_table(title, columns, rows)
+    print("projected: a core for each process, and averaging in a ring; not measured")
+    if args.json is not None:
+        write_json(args.json, [own._asdict() for own in times])
     return 0
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dvae.estimators import Draw
 from dvae.estimators.base import Objective
-from dvae.functional import caller, frozen
+from dvae.functional import frozen, value_and_gradients
 from dvae.models import VAE, Layer
 from dvae.objectives import ELBOTerms
 
@@ -109,18 +109,16 @@ def _differentiated(model: VAE, x: Tensor, layers: Sequence[Layer]) -> _Evaluati
     """As :func:`_evaluated`, with f'(b), by the one backward pass that theta's gradient takes anyway."""
     q, z, b, _ = layers[0]
 
-    def value_of(theta: dict[str, Tensor], logits: Tensor, sample: Tensor) -> tuple[Tensor, ELBOTerms]:
-        evaluation = caller(model, _evaluated)(theta, x, [Layer(type(q)(logits), z.detach(), sample)])
+    def value_of(model: VAE, logits: Tensor, sample: Tensor) -> tuple[Tensor, ELBOTerms]:
+        evaluation = _evaluated(model, x, [Layer(type(q)(logits), z.detach(), sample)])
         return evaluation.value, evaluation.terms
 
-    theta = dict(model.named_theta())
-    known = {name: parameter.detach() for name, parameter in theta.items()}
-    value, pull_back, *others = torch.func.vjp(value_of, known, q.logits.detach(), b.detach(), has_aux=True)
-    by_theta, by_logits, derivative = pull_back(torch.ones_like(value))
+    theta = {name: parameter for name, parameter in model.named_theta() if parameter.requires_grad}
+    value, terms, by_theta, (by_logits, derivative) = value_and_gradients(model, value_of, theta, q.logits, b)
     pairs = [(q.logits, by_logits), *((theta[name], by_theta[name]) for name in theta)]
     # Of this value, and of the gradient that the pass has found.
-    linear = sum((parameter * slope).sum() for parameter, slope in pairs) / value.numel()
-    return _Evaluation(others[0], value, derivative, value.mean() + (linear - linear.detach()))
+    linear = torch.stack([(parameter * slope).sum() for parameter, slope in pairs]).sum() / value.numel()
+    return _Evaluation(terms, value, derivative, value.mean() + (linear - linear.detach()))
 
 
 class _LayerObjective:

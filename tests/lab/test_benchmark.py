@@ -8,7 +8,8 @@ import torch
 from dvae.cli import main
 from dvae.errors import InputError
 from dvae.estimators import LOO, REINFORCE
-from dvae.lab.benchmark import ESTIMATORS, count_products, spatial_speed
+from dvae.lab.benchmark import ESTIMATORS, ProcessSpeed, count_products, projected, spatial_speed
+from dvae.lab.benchmark.processes import SHARED
 from dvae.report.benchmark import plot_growth
 from dvae.training.module import DiscreteVAE
 
@@ -74,6 +75,9 @@ def test_growth_is_drawn(tmp_path):
         (["--repetitions=0"], "repetitions must be at least 1, got 0"),
         (["--replicas=1"], "replicas must be at least 2, got 1"),
         (["--long=10"], "steps must be at least 1000, got 10"),
+        (["--processes=[2]"], "processes must be numbers that grow from 1"),
+        (["--processes=[1, 9]"], "replicas must be at least the largest number of processes, 9, got 8"),
+        (["--processes=[1]", "--steps=10"], "steps must be at least 300"),
         pytest.param(
             ["--device=cuda"],
             "there is no GPU",
@@ -84,6 +88,31 @@ def test_growth_is_drawn(tmp_path):
 def test_bad_arguments_end_in_one_sentence(flags, message, capsys):
     assert main(["benchmark", *flags]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_processes_share_a_model_or_several(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = ["--estimators=[REINFORCE]", "--processes=[1, 2]", "--replicas=2", "--steps=300", "--json=processes.json"]
+    assert main(["benchmark", *flags]) == 0
+    rows = json.loads((tmp_path / "processes.json").read_text())
+    assert [(row["shared"], row["processes"]) for row in rows] == [(shared, number) for shared in SHARED for number in (1, 2)]
+    for row, images in zip(rows, (24, 48, 48, 48), strict=True):
+        assert row["images_per_second"] == pytest.approx(images / row["milliseconds"] * 1e3)
+    assert "projected" in capsys.readouterr().out
+
+
+def test_more_processes_are_projected_from_those_that_were_timed():
+    """Of one model averaging costs (n - 1) / n of a ring's limit: here 2 ms of 2 processes, so 4 ms of very many."""
+    one, two = ProcessSpeed(SHARED[0], 1, 4.0, 6000.0, 1.0), ProcessSpeed(SHARED[0], 2, 6.0, 8000.0, 4 / 3)
+    assert projected([one, two], 2).milliseconds == 6.0
+    four = projected([one, two], 4)
+    assert (four.milliseconds, four.speedup) == (7.0, pytest.approx(16 / 7))
+    assert four.images_per_second == pytest.approx(4 * 24 / 7e-3)
+    # Of several models each process does as much as before.
+    one, two = ProcessSpeed(SHARED[1], 1, 8.0, 24_000.0, 1.0), ProcessSpeed(SHARED[1], 2, 5.0, 38_400.0, 1.6)
+    four = projected([one, two], 4)
+    assert (four.speedup, four.milliseconds) == (pytest.approx(3.2), pytest.approx(2.5))
 
 
 def test_the_convolutional_model_is_timed_against_a_plain_loop_in_turns():

@@ -3,6 +3,7 @@
 from dvae.lab.benchmark.algorithms import ALGORITHMS
 from dvae.lab.benchmark.growth import GROWTH, Pace, growth, long_run
 from dvae.lab.benchmark.peers import PeerTime, against_peers
+from dvae.lab.benchmark.processes import ProcessSpeed, process_speed, projected
 from dvae.lab.benchmark.products import count_products
 from dvae.lab.benchmark.spatial import SPATIAL, SpatialSpeed, spatial_speed
 from dvae.lab.benchmark.steps import MODES, StepTime, benchmark
@@ -16,6 +17,7 @@ __all__ = [
     "SPATIAL",
     "Pace",
     "PeerTime",
+    "ProcessSpeed",
     "SpatialSpeed",
     "StepTime",
     "against_peers",
@@ -23,5 +25,7 @@ __all__ = [
     "count_products",
     "growth",
     "long_run",
+    "process_speed",
+    "projected",
     "spatial_speed",
 ]
