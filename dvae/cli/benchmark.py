@@ -45,7 +45,8 @@ def main(command: str, arguments: Sequence[str]) -> int:
     parser.add_function_arguments(
         benchmark, as_group=False, skip={"estimators", "modes", "steps", "device", "progress", "model_options"}, fail_untyped=False
     )
-    text = "timed steps in each repetition, and about as many in each of three stretches of Trainer.fit; default: 300, 10 of --spatial, 1000 of --processes"
+    text = "timed steps in each repetition, and about as many in each of three stretches of Trainer.fit; default: 300, "
+    text += "10 of --spatial, 1000 of --processes"
     parser.add_argument("--steps", type=int | None, default=None, help=text)
     parser.add_argument("--num_layers", type=int, default=1, help="stochastic layers")
     text = "instead, the rate along a compiled run of the first estimator, of so many steps"
