@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from math import ceil, prod
+from math import ceil
 
 import torch
 from torch import Tensor
@@ -117,12 +117,7 @@ class TensorLoader:
     def _read(self, batches: Sequence[Tensor], epoch: int, start: int) -> Iterator[Tensor]:
         """The batches [R, B, D] at these places, read ahead by threads where there are some."""
         if not self.workers:
-            apart = self.several or self.dynamic or self.augment or not self.data.in_memory
-            several = 1 if apart else self._at_once
-            for index in range(0, len(batches), several):
-                group = batches[index : index + several]
-                whole = self._batch_of(group[0] if several == 1 else torch.cat(list(group), 1), epoch, start + index)
-                yield from whole.split(self.batch_size, 1)
+            yield from (self._batch_of(chosen, epoch, index) for index, chosen in enumerate(batches, start))
             return
         waiting: deque[Future[Tensor]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:
@@ -135,11 +130,6 @@ class TensorLoader:
                     yield waiting.popleft().result()
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
-
-    @property
-    def _at_once(self) -> int:
-        """How many small batches are cut by one operation, whose fixed cost is a thirtieth of REINFORCE's step."""
-        return max(1, min(8, (1 << 17) // (self.batch_size * prod(self.data.shape))))
 
     def _batch_of(self, chosen: Tensor, epoch: int, index: int) -> Tensor:
         """The batch [R, B, D] at these places [R, B]."""
