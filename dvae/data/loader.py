@@ -138,7 +138,7 @@ class TensorLoader:
             parts = [self.data.take(own, torch.Generator().manual_seed(seed)) for own, seed in zip(chosen, seeds, strict=True)]
             batch = torch.stack(parts).float()
         else:
-            batch = self.data.take(chosen.flatten()).unflatten(0, chosen.shape).float()
+            batch = self.data.take(chosen.flatten()).view(*chosen.shape, -1).float()
         if self.dynamic:
             noise = torch.Generator(batch.device)
             seeds = [mixed_seed(seed, NOISE, epoch, index, self.rank) for seed in self._seeds]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -102,6 +101,8 @@ class WholeStep:
         self.loss = torch.zeros(shape, dtype=template.mean.dtype, device=device)
         self._records = {name: _not_scalar(getattr(self, name)) for name in ("tally", "last", "steps", "failed", "loss")}
         self._settings = torch.zeros(*shape, len(position), NUM_SETTINGS, dtype=template.mean.dtype, device=device)
+        # On a CPU the same memory: nothing is to be copied.
+        self._table: Any = self._settings.cpu().numpy().reshape(len(models), len(position), NUM_SETTINGS)
         self._clock = torch.zeros(1, dtype=torch.int64, device=device)
         self._next_iteration = 0
         streams = torch.tensor([model.noise_stream(0) for model in models], device=device)
@@ -188,15 +189,15 @@ class WholeStep:
 
     def _set(self, change_theta: bool) -> None:
         """What an update needs to know of each group."""
-        rows = []
-        for own, counts in zip(self._groups, self._counts, strict=True):
+        for model, (own, counts) in enumerate(zip(self._groups, self._counts, strict=True)):
             for group, index in enumerate(own):
                 changes = change_theta or not self._is_theta[group]
                 counts[group] += changes
-                rows.append(settings(self.optimizer.param_groups[index], max(1, counts[group]), changes))
-        new = torch.from_numpy(np.array(rows)).view(self._settings.shape)
-        # From pinned memory the copy to a GPU does not wait for what the GPU still has to do.
-        self._settings.copy_(new.pin_memory() if self._settings.is_cuda else new, non_blocking=True)
+                self._table[model, group] = settings(self.optimizer.param_groups[index], max(1, counts[group]), changes)
+        if self._settings.is_cuda:
+            # From pinned memory the copy does not wait for what the GPU still has to do.
+            new = torch.from_numpy(self._table).view(self._settings.shape)
+            self._settings.copy_(new.pin_memory(), non_blocking=True)
 
 
 def _one_step(model: DiscreteVAE, names: Sequence[str], group: dict[str, int], adam: Any) -> Callable[..., Any]:
