@@ -101,8 +101,10 @@ class WholeStep:
         self.loss = torch.zeros(shape, dtype=template.mean.dtype, device=device)
         self._records = {name: _not_scalar(getattr(self, name)) for name in ("tally", "last", "steps", "failed", "loss")}
         self._settings = torch.zeros(*shape, len(position), NUM_SETTINGS, dtype=template.mean.dtype, device=device)
-        # On a CPU the same memory: nothing is to be copied.
-        self._table: Any = self._settings.cpu().numpy().reshape(len(models), len(position), NUM_SETTINGS)
+        # On a CPU the same memory, so that nothing is to be copied; NumPy has no bfloat16.
+        self._in_place = device.type == "cpu" and self._settings.dtype != torch.bfloat16
+        table = self._settings if self._in_place else torch.zeros_like(self._settings, dtype=torch.float64, device="cpu")
+        self._table: Any = table.view(len(models), len(position), NUM_SETTINGS).numpy()
         self._clock = torch.zeros(1, dtype=torch.int64, device=device)
         self._next_iteration = 0
         streams = torch.tensor([model.noise_stream(0) for model in models], device=device)
@@ -194,10 +196,10 @@ class WholeStep:
                 changes = change_theta or not self._is_theta[group]
                 counts[group] += changes
                 self._table[model, group] = settings(self.optimizer.param_groups[index], max(1, counts[group]), changes)
-        if self._settings.is_cuda:
-            # From pinned memory the copy does not wait for what the GPU still has to do.
+        if not self._in_place:
             new = torch.from_numpy(self._table).view(self._settings.shape)
-            self._settings.copy_(new.pin_memory(), non_blocking=True)
+            # From pinned memory the copy to a GPU does not wait for what the GPU still has to do.
+            self._settings.copy_(new.pin_memory() if self._settings.is_cuda else new, non_blocking=True)
 
 
 def _one_step(model: DiscreteVAE, names: Sequence[str], group: dict[str, int], adam: Any) -> Callable[..., Any]:
