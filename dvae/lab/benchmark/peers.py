@@ -119,8 +119,10 @@ class _Worker:
         return self
 
     def __exit__(self, *error: object) -> None:
+        if self._process.is_alive():
+            self._asked.send(None)
+            self._process.join(30)
         self._process.terminate()
-        self._process.join()
 
     def run(self, steps: int) -> _Turn:
         """So many steps, in milliseconds each."""
@@ -142,8 +144,8 @@ def _serve(asked: Connection, threads: int, name: str, way: str, batch_size: int
         run = make(subject.models[0], ALGORITHMS[name], data.split("train").float(), batch_size).run
     else:
         subject.run(WARM_UP)
-    while True:
-        asked.send(_timed(run, asked.recv()))
+    while (steps := asked.recv()) is not None:
+        asked.send(_timed(run, steps))
 
 
 def _timed(run: Callable[[int], Any], steps: int) -> _Turn:
