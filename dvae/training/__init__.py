@@ -30,8 +30,8 @@ parameters stay equal. `batch_size` is per process.
 
 Whether that pays depends on how much there is to compute for each number that is averaged (`dvae benchmark --processes '[1, 2]'
 --estimators '[RELAX]' --replicas 4`). Of the linear model it does not: on two CPU cores one process does an update of 24 images in
-4.4 ms and two take 26 ms for one of 48, a third of the images a second. Models do not talk to each other: four replicas take 15.0 ms
-an update in one process and 8.4 in two, 1.78 times as many.
+4.4 ms and two take 26 ms for one of 48, a third of the images a second. Models do not talk to each other: four replicas take
+15.0 ms an update in one process and 8.4 in two, 1.78 times as many.
 
 # Controls
 
