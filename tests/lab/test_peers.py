@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from dvae.cli import main
+from dvae.errors import InputError
 from dvae.lab.benchmark.algorithms import ALGORITHMS
+from dvae.lab.benchmark.peers import _Worker
 from dvae.lab.benchmark.plain_jax import PlainJax
 from dvae.lab.benchmark.plain_torch import PlainTorch
 from dvae.lab.benchmark.subject import ESTIMATORS
@@ -75,3 +77,9 @@ def test_the_command_prints_ratios_to_each_peer(capsys, tmp_path, monkeypatch):
 def test_what_has_no_peer_is_refused(flags, message, capsys):
     assert main(["benchmark", "--peers", *flags]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_process_that_stops_ends_the_timing_in_one_sentence(capfd):
+    with _Worker("none of the estimators", "eager", 24) as worker, pytest.raises(InputError, match="a process that times a step"):
+        worker.run(50)
+    assert "none of the estimators" in capfd.readouterr().err

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from statistics import median
@@ -77,8 +77,6 @@ def against_peers(
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")
     peers = {peer: mode for peer, mode in _PEERS.items() if peer != "JAX" or find_spec("jax") is not None}
-    # As in a fit, and as in a program that does not import Lightning.
-    check = lightning.drop_cuda_check()
     rows = []
     for name in estimators:
         ways = [*peers.values(), *peers]
@@ -93,7 +91,6 @@ def against_peers(
                 if progress is not None:
                     progress()
         rows += [_row(name, mode, peer, batch_size, turns) for peer, mode in peers.items()]
-    lightning.restore_cuda_check(check)
     return rows
 
 
@@ -103,39 +100,37 @@ class _Turn(NamedTuple):
 
 
 class _Worker:
-    """One way to do the step, in a process of its own, as in a program that does nothing else.
-
-    In one process each would run in the memory that the others have cut into pieces, which slows ours by up to a third.
-    """
+    """One way to do the step, in a process of its own, as in a program that does nothing else."""
 
     def __init__(self, *of: Any) -> None:
         context = multiprocessing.get_context("spawn")
-        self._asked, answers = context.Pipe()
-        threads = torch.get_num_threads()
-        self._process = context.Process(target=_serve, args=(answers, threads, *of), daemon=True)
+        self._asked, self._its = context.Pipe()
+        self._process = context.Process(target=_serve, args=(self._its, torch.get_num_threads(), *of), daemon=True)
 
     def __enter__(self) -> _Worker:
         self._process.start()
+        self._its.close()  # so that the end of the process is the end of the pipe
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._process.is_alive():
+        with suppress(OSError):
             self._asked.send(None)
-            self._process.join(30)
+        self._process.join(30)
         self._process.terminate()
 
     def run(self, steps: int) -> _Turn:
         """So many steps, in milliseconds each."""
-        self._asked.send(steps)
-        while not self._asked.poll(1):
-            if not self._process.is_alive():
-                raise InputError("a process that times a step has stopped; what it says stands above")
-        return self._asked.recv()
+        try:
+            self._asked.send(steps)
+            return self._asked.recv()
+        except (EOFError, OSError):
+            raise InputError("a process that times a step has stopped: why, it says above") from None
 
 
 def _serve(asked: Connection, threads: int, name: str, way: str, batch_size: int) -> None:
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
+    lightning.drop_cuda_check()  # as in a fit, and as in a program that does not import Lightning
     data, device = BinarizedMNIST(batch_size=batch_size), torch.device("cpu")
     subject = Subject(name, "eager" if way == "PyTorch" else "compiled" if way == "JAX" else way, data, 1, device, {})
     run: Callable[[int], Any] = subject.run
