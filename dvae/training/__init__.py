@@ -70,7 +70,9 @@ code: one warning says so and what to try. `val/active_units` counts those of al
 `dvae fit` runs a whole step (encoder, estimator, the gradient of its variance, clipping, Adam for theta and phi) as one compiled
 function, and fifty of them for each `training_step` of Lightning's; logs, validations, schedules, checkpoints and exact resumption
 are where they are without. `--model.compile auto` compiles runs of 10,000 updates or more (4,000 with convolutions), for it takes
-half a minute the first time; `true` and `false` say so. An epoch's last, smaller batch runs as it is. What cannot be compiled
+half a minute the first time; `true` and `false` say so. PyTorch keeps what it has compiled, in `TORCHINDUCTOR_CACHE_DIR`: `time
+dvae fit --config l1 --config relax --trainer.max_steps 20000` took 170 s from an empty folder and 122 s from then on, to the same
+bits (one thread of a busy host). An epoch's last, smaller batch runs as it is. What cannot be compiled
 (code of a subclass that `torch.compile` does not take, an optimizer other than Adam and AdamW, a callback that looks at gradients)
 runs step by step, and a callback with hooks around a batch sees every batch: steps are then taken one at a time, as with
 `--model.steps_per_execution 1`. `dvae.lab.benchmark` has the figures.
