@@ -226,6 +226,9 @@ def _peers(chosen: Sequence[str], device: torch.device, args: Namespace) -> int:
 def _processes(name: str, device: torch.device, args: Namespace) -> int:
     if device.type != "cpu":
         raise InputError(f"--processes are timed on the CPU, got --device {args.device}")
+    for flag, value in {"--num_layers": args.num_layers, "--threads": args.threads}.items():
+        if value != 1:
+            raise InputError(f"--processes are of one layer, with one thread in each, got {flag} {value}: leave it out")
     with Progress(transient=True) as bar:
         task = bar.add_task("timing", total=2 * len(args.processes))
         times = process_speed(

@@ -174,8 +174,7 @@ betas .9, .999; linear maps, the mean of the last twentieth, three seeds with th
 | no decay of r's weights | -128.80 ± 0.07 | |
 
 None of them is told apart from the paper's RELAX, so that its arguments stay the defaults. An r of one layer of 32 units is enough
-for runs of this length, and its compiled step takes .72 of the time, about REBAR's: `--config relax_small`. The larger one is for
-long runs, where RELAX leaves REBAR behind.
+for runs of this length, and faster: `--config relax_small`. The larger one is for long runs, where RELAX leaves REBAR behind.
 
 # The gradient without its free noise
 

@@ -78,6 +78,7 @@ def test_growth_is_drawn(tmp_path):
         (["--processes=[2]"], "processes must be numbers that grow from 1"),
         (["--processes=[1, 9]"], "replicas must be at least the largest number of processes, 9, got 8"),
         (["--processes=[1]", "--steps=10"], "steps must be at least 300"),
+        (["--processes=[1]", "--num_layers=2"], "got --num_layers 2: leave it out"),
         pytest.param(
             ["--device=cuda"],
             "there is no GPU",
