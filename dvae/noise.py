@@ -20,7 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["mixed_seed", "noise_seed", "noise_stream", "place", "seeded_generator", "uniform", "uniform_of"]
+__all__ = [
+    "mixed_seed",
+    "noise_seed",
+    "noise_stream",
+    "place",
+    "seeded_generator",
+    "uniform",
+    "uniform_from",
+    "uniform_of",
+]
 
 _MASK = (1 << 64) - 1
 _GAMMA, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -65,6 +74,21 @@ def uniform(start: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.floa
     bits = _mixed(places * _signed(_GAMMA)).reshape((*start.shape, *shape))
     digits = _digits(dtype)
     return _shifted(bits, 64 - digits).to(dtype) * 2.0**-digits
+
+
+def uniform_from(
+    generator: torch.Generator | None, shape: Sequence[int], device: torch.device | str, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """A generator's numbers, uniform on [0, 1), drawn where it is and moved: of one on the CPU, every device gets the same.
+
+    Arguments:
+        generator: None for the device's own.
+        shape: of the numbers.
+        device: where they are wanted.
+        dtype: float32 or float64.
+    """
+    source = device if generator is None else generator.device
+    return torch.rand(shape, generator=generator, dtype=dtype, device=source).to(device)
 
 
 def uniform_of(stream: int, iteration: int, shapes: Sequence[Sequence[int]], dtype: torch.dtype = torch.float32) -> list[Tensor]:

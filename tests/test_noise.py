@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dvae.estimators import RELAX
-from dvae.noise import noise_seed, noise_stream, place, uniform, uniform_of
+from dvae.noise import noise_seed, noise_stream, place, uniform, uniform_from, uniform_of
 from dvae.training.module import DiscreteVAE
 
 MASK = (1 << 64) - 1
@@ -113,3 +113,10 @@ def test_a_seed_is_mixed_with_one_counter_after_the_other():
     assert noise_seed(5, 1, 2, 3) == state >> 1
     assert noise_stream(5, 1, 2, 3) & MASK == state
     assert noise_stream(5, 1, 2, 3) == place(noise_stream(5, 1, 2), torch.tensor(3))
+
+
+def test_a_generator_on_the_cpu_gives_every_device_its_numbers():
+    u = uniform_from(torch.Generator().manual_seed(3), (2, 5), "cpu", torch.float64)
+    assert torch.equal(u, torch.rand(2, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64))
+    moved = uniform_from(torch.Generator().manual_seed(3), (2, 5), "meta", torch.float64)
+    assert (moved.device.type, moved.shape, moved.dtype) == ("meta", u.shape, u.dtype)

@@ -290,6 +290,7 @@ def quiet_lightning() -> None:
         ".*LeafSpec.*",
         ".*smaller than the logging interval.*",
         ".*LightningCLI's args.*",
+        ".*TensorFloat32 tensor cores.*",  # --matmul_precision asks for them
     )
     for message in hints:
         warnings.filterwarnings("ignore", message=message)

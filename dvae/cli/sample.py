@@ -32,7 +32,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
 
     path = find_checkpoint(args.checkpoint)
     model, module, _ = open_autoencoder(path, args.data, device=device_of(args.device), trust=args.trust, replica=args.replica)
-    generator = torch.Generator(model.device).manual_seed(args.seed)
+    generator = torch.Generator().manual_seed(args.seed)
     folder = path.parent if args.out is None else Path(args.out)
     examples = examples_of(module, args.split, input_key=getattr(model, "input_key", None))
     model = sized_for(model, examples)

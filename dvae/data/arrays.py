@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dvae.errors import InputError, reason_of
+from dvae.noise import uniform_from
 
 __all__ = ["SPLITS", "Splits", "binarize"]
 
@@ -50,7 +51,7 @@ def binarize(probs: Tensor, seed: int) -> Tensor:
     """Draw every value once from Bernoulli(probs): uint8 of the same shape, the same for the same seed."""
     if not probs.is_floating_point():
         return probs.to(torch.uint8)
-    return draw_bits(probs, torch.Generator(probs.device).manual_seed(seed)).to(torch.uint8)
+    return draw_bits(probs, torch.Generator().manual_seed(seed)).to(torch.uint8)
 
 
 def check_probabilities(values: Tensor, name: str) -> None:
@@ -66,7 +67,7 @@ def check_probabilities(values: Tensor, name: str) -> None:
 def draw_bits(probs: Tensor, generator: torch.Generator) -> Tensor:
     """Bits that are 1 with these probabilities, float32 of their shape."""
     # Uniforms lie in [0, 1): a probability of 0 never, of 1 always gives 1.
-    return (torch.rand(probs.shape, generator=generator, device=probs.device) < probs).float()
+    return (uniform_from(generator, probs.shape, probs.device) < probs).float()
 
 
 def check_count(name: str, value: int) -> None:

@@ -140,7 +140,7 @@ class TensorLoader:
         else:
             batch = self.data.take(chosen.flatten()).view(*chosen.shape, -1).float()
         if self.dynamic:
-            noise = torch.Generator(batch.device)
+            noise = torch.Generator()
             seeds = [mixed_seed(seed, NOISE, epoch, index, self.rank) for seed in self._seeds]
             batch = torch.stack([draw_bits(own, noise.manual_seed(seed)) for own, seed in zip(batch, seeds, strict=True)])
         return batch

@@ -88,7 +88,7 @@ def entropies(
         raise InputError(f"entropies are of latents with values to count, got {model.latent.family.__name__}")
     examples = examples_of(data, split, input_key=getattr(model, "input_key", None))
     model = sized_for(model, examples)
-    generator = torch.Generator(model.device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     metrics = _entropy_metrics(model)
     pieces = (piece.x for piece in examples.pieces(1000)) if num_examples is None else examples.some(num_examples, seed).split(1000)
     for piece in pieces:

@@ -362,9 +362,9 @@ def _measured(
     features: nn.Module | str | None,
     progress: Callable[[int, int | None], None] | None,
 ) -> Evaluation:
-    model.prior.normalize(torch.Generator(model.device).manual_seed(seed))
+    model.prior.normalize(torch.Generator().manual_seed(seed))
     own, model = model, sized_for(model, examples)
-    generator = torch.Generator(model.device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     elbo, bound, reconstruction, kl = (MeanWithError().to(model.device) for _ in range(4))
     active = [ActiveUnits(model.latent.sample_shape).to(model.device) for _ in range(model.num_layers)]
     codes = [_CodeFigures(model) for _ in active]

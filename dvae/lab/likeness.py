@@ -108,7 +108,7 @@ class Frechet:
         of_reconstructions = self.metric.compute().item()
         number = int(self.metric.real_features_num_samples)
         self.metric.reset()  # the images' statistics stay
-        generator = torch.Generator(self.model.device).manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
         for first in range(0, number, _AT_A_TIME):
             samples = self.model.sample(min(_AT_A_TIME, number - first), generator)
             self.metric.update(images_of(self.model, samples, self.shape), real=False)

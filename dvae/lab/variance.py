@@ -161,7 +161,7 @@ def _fit_phi(model: VAE, train: Examples, steps: int, lr: float, batch_size: int
         return
     model.train()
     generator = torch.Generator().manual_seed(seed)
-    noise_generator = torch.Generator(model.device).manual_seed(seed + 1)
+    noise_generator = torch.Generator().manual_seed(seed + 1)
     optimizer = torch.optim.Adam(phi, lr=lr) if phi else None
     for _, batch in zip(range(steps), train.endless(batch_size, generator), strict=False):
         x = model.check_input(batch.to(model.device))

@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 from dvae.config import import_class
 from dvae.errors import InputError
 from dvae.latents.packing import one_hot, require_values
+from dvae.noise import uniform_from
 
 __all__ = ["Discrete", "Latent"]
 
@@ -102,7 +103,7 @@ class Latent:
     def noise(self, *sample_shape: int, generator: torch.Generator | None = None) -> Tensor:
         """Uniform noise for :meth:`relaxed`, [*sample_shape, *, B, D] (one number for each of a sample)."""
         shape = (*sample_shape, *self.mode().shape)
-        return torch.rand(shape, generator=generator, dtype=self.logits.dtype, device=self.logits.device)
+        return uniform_from(generator, shape, self.logits.device, self.logits.dtype)
 
     def sample(self, *sample_shape: int, generator: torch.Generator | None = None) -> Tensor:
         """Hard samples, [*sample_shape, *, B, D]."""

@@ -24,7 +24,7 @@ from dvae.models.autoencoder import Autoencoder
 from dvae.models.building import linear_or_given, network_sizes, require_at_least, size_of_example
 from dvae.models.controls import Controls
 from dvae.models.spatial import on_grid
-from dvae.noise import place, uniform, uniform_of
+from dvae.noise import place, uniform, uniform_from, uniform_of
 from dvae.objectives import ELBOTerms, importance_weighted_bound
 from dvae.priors import Factorial, Prior, SpatialFactorial
 
@@ -331,7 +331,7 @@ class VAE(Controls, Autoencoder):
         """
         dtype, device = self._noise_dtype, self.mean.device
         shapes = self._noise_shapes(batch_size, num_samples)
-        return [torch.rand(shape, generator=generator, dtype=dtype, device=device) for shape in shapes]
+        return [uniform_from(generator, shape, device, dtype) for shape in shapes]
 
     def training_noise(self, batch_size: int, stream: Tensor | int, iteration: Tensor | int) -> list[Tensor]:
         """The noise of one iteration of training, of the same shapes as :meth:`noise`.

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dvae.errors import InputError
 from dvae.latents import Latent, Spec
 from dvae.networks import MaskedMLP
+from dvae.noise import uniform_from
 from dvae.priors.base import Prior
 
 __all__ = ["Autoregressive"]
@@ -107,4 +108,4 @@ def chained(given: Any, latent: Spec, noise: Tensor) -> Tensor:
 
 def _noise(latent: Spec, network: nn.Module, num_samples: int, generator: torch.Generator | None) -> Tensor:
     weight = next(network.parameters())
-    return torch.rand((num_samples, *latent.sample_shape), generator=generator, dtype=weight.dtype, device=weight.device)
+    return uniform_from(generator, (num_samples, *latent.sample_shape), weight.device, weight.dtype)

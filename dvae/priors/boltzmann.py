@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dvae.errors import InputError
 from dvae.latents import Latent, Spec
+from dvae.noise import uniform_from
 from dvae.priors.autoregressive import require_values
 from dvae.priors.base import Prior
 
@@ -255,7 +256,7 @@ class _Machine:
 
     def _noise(self, number: int, generator: torch.Generator | None) -> Tensor:
         shape = (number, *self.latent.sample_shape)
-        return torch.rand(shape, generator=generator, dtype=self.bias.dtype, device=self.bias.device)
+        return uniform_from(generator, shape, self.bias.device, self.bias.dtype)
 
     def _right(self, left: Tensor) -> Latent:
         """p(right | left)."""

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dvae.errors import InputError
 from dvae.latents import Latent, Spec
 from dvae.networks import MaskedMLP, dense
+from dvae.noise import uniform_from
 from dvae.priors.autoregressive import chained, require_values
 from dvae.priors.base import Prior
 
@@ -127,7 +128,7 @@ class _OnGrid:
     def sample(self, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         networks, start = self.networks, self.networks.start
         shape = (num_samples, *self.latent.sample_shape)
-        noise = torch.rand(shape, generator=generator, dtype=start.dtype, device=start.device)
+        noise = uniform_from(generator, shape, start.device, start.dtype)
         caches: list[_Cache | None] = [None] * len(networks.blocks)
         token, drawn = start.expand(num_samples, 1, -1), []
         parts = noise.split(self.place.num_variables, 1)

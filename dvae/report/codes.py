@@ -59,7 +59,7 @@ def reconstructed_rows(models: Mapping[str, Autoencoder], images: Tensor) -> dic
     assert shape is not None
     rows = {"originals": brightness(first, flat.float().cpu()).reshape(-1, *shape)}
     for name, model in models.items():
-        generator = torch.Generator(model.device).manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
         pixels = model.reconstruct(flat.to(model.device), generator).float().cpu()
         rows[name] = brightness(model, pixels).reshape(-1, *shape)
     return rows

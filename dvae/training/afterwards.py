@@ -166,4 +166,4 @@ class _Fit(pl.LightningModule):
         return self.model.sample_layers(x, 1, self._generator(*counters))[-1].sample[0]
 
     def _generator(self, *counters: int) -> torch.Generator:
-        return seeded_generator(torch.Generator(self.device), self.seed, *counters)
+        return seeded_generator(torch.Generator(), self.seed, *counters)

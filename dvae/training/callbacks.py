@@ -301,7 +301,7 @@ class Pictures(pl.Callback):
         if not getattr(data, "are_images", True):
             return {}
         shape = getattr(data, "image_shape", None) or model.image_shape
-        generator = torch.Generator(model.device).manual_seed(0)
+        generator = torch.Generator().manual_seed(0)
         pictures = {}
         if isinstance(model, VAE):  # what has no prior draws no samples
             pictures["samples"] = sample_grid(model, self.num_images, shape, generator)

@@ -50,7 +50,7 @@ def log_gradient_variance(model: VAE, x: Tensor, num_draws: int = 100, seed: int
     # Lightning evaluates in inference mode, whose tensors autograd refuses: a clone made outside of it is an ordinary one.
     with torch.inference_mode(False):
         x = model.check_input(x.clone())
-    generator = torch.Generator(x.device).manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     encoder = list(model.encoders.parameters())
     training = model.training
     model.eval()

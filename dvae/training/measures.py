@@ -93,7 +93,7 @@ class Measures(pl.Callback):
             model = pl_module.models[index]
             x = model.flat_input(x_of(batch, model.input_key))
             # Noise of its own: what is trained does not depend on what is measured.
-            generator = torch.Generator(model.device).manual_seed(batch_idx)
+            generator = torch.Generator().manual_seed(batch_idx)
             self._add(self._of(index, model, pl_module.apart), model, x, generator)
 
     on_test_batch_end = on_validation_batch_end

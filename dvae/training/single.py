@@ -37,7 +37,6 @@ class Trainable(Autoencoder, Training):
 
     headline = "elbo"
     """What of the log is shown beside the progress bar."""
-    _generator: torch.Generator | None = None
 
     def set_up(
         self,
@@ -161,6 +160,4 @@ class Trainable(Autoencoder, Training):
 
     def _seeded(self, *counters: int) -> torch.Generator:
         """A generator for these counters under the model's seed."""
-        if self._generator is None or self._generator.device != self.mean.device:
-            self._generator = torch.Generator(self.mean.device)
-        return seeded_generator(self._generator, self.seed, *counters)
+        return seeded_generator(torch.Generator(), self.seed, *counters)

@@ -100,6 +100,17 @@ def test_training_on_the_gpu_is_training_on_the_cpu(several, tmp_path, tiny_data
         torch.testing.assert_close(on_gpu[name], tensor, rtol=1e-7, atol=1e-7, msg=lambda text, name=name: f"{name}: {text}")
 
 
+@needs_gpu
+def test_figures_of_a_gpu_are_those_of_the_cpu(tiny_data):
+    torch.manual_seed(0)
+    model = DiscreteVAE(RELAX(), prior=dvae.priors.BoltzmannMachine(), **SIZES).double()
+    data = dvae.data.ArrayData(tiny_data.split("train"), tiny_data.split("valid"), batch_size=12)
+    on_cpu, on_gpu = (dvae.evaluate(model, data, split="valid", num_samples=5, device=device) for device in ("cpu", "cuda"))
+    for name in ("elbo", "importance_weighted_bound", "kl"):
+        assert getattr(on_gpu, name).mean == pytest.approx(getattr(on_cpu, name).mean, rel=1e-9), name
+    assert on_gpu.log_variance_logits == pytest.approx(on_cpu.log_variance_logits, rel=1e-6)
+
+
 @pytest.fixture
 def captures(monkeypatch):
     """How often a graph was captured and replayed; it holds what was called, and calls it again."""

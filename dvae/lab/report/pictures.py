@@ -49,7 +49,7 @@ def _drawn(
 
     def picture(run: Run) -> list[Block]:
         name = name_of_first(run)
-        generator = torch.Generator(run.opened.model.device).manual_seed(effort.seed)
+        generator = torch.Generator().manual_seed(effort.seed)
         return [Picture(name, draw(run.opened, generator), alt.format(name))]
 
     return of_each(runs, progress, what, picture)
