@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from dvae.cli.arguments import Parser
-from dvae.report.curves import plot_training, read_curves
+from dvae.report.curves import Curve, plot_training, reached, read_curves
 from dvae.report.tables import labels, print_table
 
 __all__ = ["main"]
@@ -17,7 +17,8 @@ def main(command: str, arguments: Sequence[str]) -> int:
     """Draw the training ELBO of runs and print where they ended."""
     parser = Parser(command, "Plot the training ELBO of runs against steps and seconds.")
     parser.add_argument("runs", type=str, nargs="+", help="folders of runs; of several below one, the newest")
-    parser.add_argument("--levels", type=dict[str, float] | None, default=None, help="lines to draw beside: '{published: -111.2}'")
+    text = "lines to draw beside, and when the curves reached them: '[-120, -116]', or by name '{published: -111.2}'"
+    parser.add_argument("--levels", type=dict[str, float] | list[float] | None, default=None, help=text)
     parser.add_argument("--out", type=str, default="curves.png", help="the PNG file")
     args = parser.parse_args(arguments)
     paths = [Path(run) for run in dict.fromkeys(args.runs)]
@@ -30,5 +31,14 @@ def main(command: str, arguments: Sequence[str]) -> int:
         for name, curve in curves.items()
     ]
     print_table("Training ELBO at the end, mean over a 300th of the run", ["", "steps", "seconds", "ELBO"], rows)
-    print(f"wrote {plot_training(curves, args.out, args.levels)}")
+    levels = args.levels if isinstance(args.levels, dict) else {f"{level:g}": level for level in args.levels or []}
+    if levels:
+        rows = [(name, *(_when(curve, level) for level in levels.values())) for name, curve in curves.items()]
+        print_table("Updates and seconds until the mean of 3,000 updates was there", ["", *levels], rows)
+    print(f"wrote {plot_training(curves, args.out, levels)}")
     return 0
+
+
+def _when(curve: Curve, level: float) -> str:
+    there = reached(curve, level)
+    return "not yet" if there is None else f"{there[0]:,}, {there[1]:.0f} s"

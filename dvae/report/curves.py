@@ -14,9 +14,21 @@ from dvae.errors import InputError
 from dvae.files import save_figure
 from dvae.report.folders import read_config, tables_below
 
-__all__ = ["Curve", "binned", "joined", "plot_training", "read_curves", "seconds_per_step", "setting_label", "visible_range"]
+__all__ = [
+    "Curve",
+    "binned",
+    "joined",
+    "plot_training",
+    "reached",
+    "read_curves",
+    "seconds_per_step",
+    "setting_label",
+    "visible_range",
+]
 
 _NAME = "train/elbo"
+# Updates over whose mean a level counts as reached.
+_REACHED_OVER = 3000
 # Points of a drawn line, each a mean over what was logged there.
 _POINTS = 300
 
@@ -77,6 +89,20 @@ def seconds_per_step(path: str | Path) -> float | None:
         return None
     steps, seconds = ([float(row[name]) for row in (rows[0], rows[-1])] for name in ("step", "seconds"))
     return (seconds[1] - seconds[0]) / (steps[1] - steps[0])
+
+
+def reached(curve: Curve, level: float) -> tuple[int, float] | None:
+    """After how many updates and seconds the mean over the 3,000 updates before was first at a level; None where it never was."""
+    start, total = 0, 0.0
+    for index, (step, elbo) in enumerate(zip(curve.steps, curve.elbo, strict=True)):
+        total += elbo
+        while step - curve.steps[start] >= _REACHED_OVER and start < index:
+            total -= curve.elbo[start]
+            start += 1
+        is_whole = step + 1 >= _REACHED_OVER
+        if is_whole and total / (index + 1 - start) >= level:
+            return step + 1, curve.seconds[index]
+    return None
 
 
 def setting_label(setting: Mapping[str, Any]) -> str:
@@ -160,9 +186,12 @@ def plot_training(curves: Mapping[str, Curve], path: str | Path, levels: Mapping
                 axis.fill_between(places, low, high, color=f"C{number}", alpha=0.2, linewidth=0)
     for number, (name, level) in enumerate((levels or {}).items()):
         for axis in axes:
-            axis.axhline(level, color="black", linestyle=("--", ":", "-.")[number % 3], linewidth=1, label=name)
+            # A line that is named by its place says it on the axis.
+            label = None if name == f"{level:g}" else name
+            axis.axhline(level, color="black", linestyle=("--", ":", "-.")[number % 3], linewidth=1, label=label)
     for axis, label in zip(axes, ("steps", "seconds"), strict=True):
         axis.set_xlabel(label)
+        axis.locator_params(axis="x", nbins=6)
         axis.set_xlim(left=0)
     axes[0].set_ylim(*visible_range(list(curves.values()), list((levels or {}).values())))
     axes[0].set_ylabel("training ELBO (nats)")

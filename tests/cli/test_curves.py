@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dvae.cli import main
-from dvae.report.curves import Curve, plot_training, read_curves
+from dvae.report.curves import Curve, plot_training, reached, read_curves
 from dvae.report.tables import labels
 
 
@@ -105,3 +105,22 @@ def test_labels_tell_runs_apart():
     assert labels([Path(f"runs/a/{best}"), Path(f"runs/compare/b/version_3/{best}")]) == ["a", "b"]
     assert labels([Path(f"one/runs/a/{best}"), Path(f"two/runs/a/{best}")]) == ["one/runs/a", "two/runs/a"]
     assert labels([Path(f"runs/a/{best}"), Path("runs/a/version_0/checkpoints/last.ckpt")]) == ["best.ckpt", "last.ckpt"]
+
+
+def test_a_level_is_reached_by_the_mean_of_the_updates_before(tmp_path, capsys):
+    rows = [{"step": step, "seconds": step / 100, "train/elbo": -200 + step / 100} for step in range(199, 20000, 200)]
+    rows[3]["train/elbo"] = 0.0  # what a single log says is not it
+    path = write(tmp_path / "run", rows)
+    curve = read_curves(path)[""]
+    # A line's mean over the 3,000 updates before is its value 1,400 updates ago, for it is logged every 200.
+    assert reached(curve, -100) == (11600, 115.99)
+    assert reached(curve, 10) is None
+    assert main(["curves", str(path), "--levels", "[-100, 10]", "--out", str(tmp_path / "x.png")]) == 0
+    printed = capsys.readouterr().out
+    assert "11,600, 116 s" in printed
+    assert "not yet" in printed
+
+
+def test_a_run_that_is_shorter_than_the_mean_has_not_reached_a_level():
+    steps = list(range(199, 2800, 200))
+    assert reached(Curve(steps, [1.0] * len(steps), [-1.0] * len(steps), [0.0] * len(steps)), -5) is None

@@ -13,8 +13,8 @@ of which the table takes the best on the validation set. Stopped, the same comma
 (`--mnist`) and Omniglot's `chardata.mat` (`--omniglot`) are not shipped; without `--mnist` it is the bundled binarization.
 `make paper ROWS=MNIST/L1 DATA=binarized_mnist_fixed.npz` is both commands.
 
-REBAR's shipped row is of a run of an earlier version, whose standard errors were not kept. RELAX's was begun by that version and
-stands at 1,805,094 updates; it was stopped twice and has no seconds. Both have `direct_gradient`, as in the paper, and the highest
+REBAR's shipped row is of a run of an earlier version, whose standard errors were not kept. RELAX's was begun by that version, went
+on by later ones, and has no seconds. Both have `direct_gradient`, as in the paper, and the highest
 training ELBO is over 1,000 updates for REBAR and over 200 for RELAX, which favours the latter: compare the ends.
 
 Three numbers go by one name there. The paper's table 1 is the highest training ELBO that was ever reached, a mean over few steps;
