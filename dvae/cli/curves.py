@@ -33,8 +33,8 @@ def main(command: str, arguments: Sequence[str]) -> int:
     print_table("Training ELBO at the end, mean over a 300th of the run", ["", "steps", "seconds", "ELBO"], rows)
     levels = args.levels if isinstance(args.levels, dict) else {f"{level:g}": level for level in args.levels or []}
     if levels:
-        rows = [(name, *(_when(curve, level) for level in levels.values())) for name, curve in curves.items()]
-        print_table("Updates and seconds until the mean of 3,000 updates was there", ["", *levels], rows)
+        times = [[name, *(_when(curve, level) for level in levels.values())] for name, curve in curves.items()]
+        print_table("Updates and seconds until the mean of 3,000 updates was there", ["", *levels], times)
     print(f"wrote {plot_training(curves, args.out, levels)}")
     return 0
 

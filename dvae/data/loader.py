@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from math import ceil
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from dvae.errors import InputError
 from dvae.noise import mixed_seed
 
 __all__ = ["TensorLoader"]
+
+# Of what is cut at once, batches and bytes: such as stay in a processor's last cache.
+_CUT_AT_ONCE, _CUT_BYTES = 50, 1 << 22
 
 
 class TensorLoader:
@@ -95,11 +98,11 @@ class TensorLoader:
     @property
     def _share(self) -> int:
         examples = len(self.data)
-        return examples // self.world_size if self.drop_last else ceil(examples / self.world_size)
+        return examples // self.world_size if self.drop_last else math.ceil(examples / self.world_size)
 
     def __len__(self) -> int:
         """Batches in an epoch, the same on every rank."""
-        return self._share // self.batch_size if self.drop_last else ceil(self._share / self.batch_size)
+        return self._share // self.batch_size if self.drop_last else math.ceil(self._share / self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
         # A generator: nothing here runs before the first batch is asked for, because Lightning makes the iterator first, and
@@ -117,7 +120,11 @@ class TensorLoader:
     def _read(self, batches: Sequence[Tensor], epoch: int, start: int) -> Iterator[Tensor]:
         """The batches [R, B, D] at these places, read ahead by threads where there are some."""
         if not self.workers:
-            yield from (self._batch_of(chosen, epoch, index) for index, chosen in enumerate(batches, start))
+            for group in self._groups(batches):
+                read = self._cut(torch.stack(group)) if len(group) > 1 else [None]
+                for index, (chosen, batch) in enumerate(zip(group, read, strict=True), start):
+                    yield self._batch_of(chosen, epoch, index, batch)
+                start += len(group)
             return
         waiting: deque[Future[Tensor]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:
@@ -131,14 +138,31 @@ class TensorLoader:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _batch_of(self, chosen: Tensor, epoch: int, index: int) -> Tensor:
-        """The batch [R, B, D] at these places [R, B]."""
-        if self.augment and self.data.random:
+    @property
+    def _changes_examples(self) -> bool:
+        return self.augment and self.data.random
+
+    def _groups(self, batches: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+        """Batches that are cut at once, for the call costs more than it moves: of one size, and from memory."""
+        size = 4 * len(self._seeds) * self.batch_size * math.prod(self.data.shape)
+        together = max(1, min(_CUT_AT_ONCE, _CUT_BYTES // size)) if self.data.in_memory and not self._changes_examples else 1
+        whole = [chosen for chosen in batches if chosen.shape[-1] == self.batch_size]
+        yield from (whole[first : first + together] for first in range(0, len(whole), together))
+        if len(whole) < len(batches):
+            yield list(batches[len(whole) :])
+
+    def _cut(self, chosen: Tensor) -> Tensor:
+        """The examples at these places [*], as numbers [*, D]."""
+        return self.data.take(chosen.flatten()).view(*chosen.shape, -1).float()
+
+    def _batch_of(self, chosen: Tensor, epoch: int, index: int, batch: Tensor | None = None) -> Tensor:
+        """The batch [R, B, D] at these places [R, B], which may be cut already."""
+        if self._changes_examples:
             seeds = [mixed_seed(seed, AUGMENT, epoch, index, self.rank) for seed in self._seeds]
             parts = [self.data.take(own, torch.Generator().manual_seed(seed)) for own, seed in zip(chosen, seeds, strict=True)]
             batch = torch.stack(parts).float()
-        else:
-            batch = self.data.take(chosen.flatten()).view(*chosen.shape, -1).float()
+        elif batch is None:
+            batch = self._cut(chosen)
         if self.dynamic:
             noise = torch.Generator()
             seeds = [mixed_seed(seed, NOISE, epoch, index, self.rank) for seed in self._seeds]
@@ -162,7 +186,7 @@ class TensorLoader:
             order = torch.randperm(examples, generator=generator)
         else:
             order = torch.arange(examples)
-        order = order.repeat(ceil(total / examples))[:total]
+        order = order.repeat(math.ceil(total / examples))[:total]
         return order[self.rank :: self.world_size].to(self.data.device)
 
     def set_epoch(self, epoch: int) -> None:
