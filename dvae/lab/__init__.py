@@ -228,13 +228,13 @@ thread, medians of turns, and of ours over the peer's, on a host that others wer
 
 | estimator | eager | PyTorch | ratio | compiled | JAX | ratio |
 |---|---|---|---|---|---|---|
-| REINFORCE | 4.14 | 3.60 | 1.15 | 1.27 | 1.22 | 1.04 |
-| LOO | 5.43 | 4.27 | 1.21 | 1.56 | 1.66 | 0.97 |
-| REBAR | 8.71 | 7.12 | 1.22 | 2.45 | 2.37 | 1.08 |
-| RELAX | 12.64 | 10.59 | 1.18 | 3.22 | 4.02 | 0.85 |
-| RELAX(coupled=False) | 19.84 | 16.63 | 1.17 | 5.53 | 5.50 | 0.96 |
+| REINFORCE | 3.97 | 3.40 | 1.22 | 1.21 | 1.22 | 1.00 |
+| LOO | 4.74 | 4.01 | 1.16 | 1.72 | 1.72 | 0.99 |
+| REBAR | 8.16 | 6.65 | 1.25 | 2.18 | 2.26 | 0.94 |
+| RELAX | 12.54 | 10.71 | 1.21 | 3.33 | 4.08 | 0.84 |
+| RELAX(coupled=False) | 18.55 | 15.03 | 1.21 | 4.68 | 5.06 | 0.96 |
 
-Compiled, coupled RELAX takes 1 / 3.3 of plain eager PyTorch's time. What is left of the eager step is not its operations, which
+Compiled, coupled RELAX takes 1 / 3.2 of plain eager PyTorch's time. What is left of the eager step is not its operations, which
 take as long as PyTorch's, but the code between them: Adam's pass over all moments pushes it out of the processor's caches in every
 step.
 `dvae benchmark --estimators '[RELAX]' --long 50000` shows the rate along a run: 2.13 ms a step in the first thousand, 2.12 in the
