@@ -1,8 +1,10 @@
 """The errors that a user is meant to read: one clear sentence each."""
 
+import difflib
 import signal
+from collections.abc import Iterable
 
-__all__ = ["InputError", "Interrupted", "NonFiniteError", "reason_of"]
+__all__ = ["InputError", "Interrupted", "NonFiniteError", "did_you_mean", "reason_of"]
 
 
 # A damaged file can put a page of noise where a name should be.
@@ -38,3 +40,11 @@ def reason_of(error: Exception, longest: int = 120) -> str:
         longest: characters of its message.
     """
     return f"{type(error).__name__}: {' '.join(str(error).split())[:longest]}"
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """``; did you mean X?``, or nothing where no known name is like the given one."""
+    known = list(known)
+    lowered = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(given.lower(), lowered, 1, 0.6)
+    return f"; did you mean {lowered[found[0]]}?" if found else ""

@@ -98,8 +98,8 @@ def _goes_on(command: str, arguments: Sequence[str]) -> bool:
 
 
 def _run(command: str, arguments: list[str]) -> int:
-    from dvae.cli.errors import NothingToDo, UsageError, did_you_mean, told
-    from dvae.errors import Interrupted
+    from dvae.cli.errors import NothingToDo, UsageError, told
+    from dvae.errors import Interrupted, did_you_mean
 
     if command not in COMMANDS:
         hint = did_you_mean(command, COMMANDS) or f"; expected one of {', '.join(COMMANDS)}"
@@ -144,7 +144,8 @@ def run_group(command: str, arguments: Sequence[str], commands: Mapping[str, str
     Raises:
         UsageError: there is no such command.
     """
-    from dvae.cli.errors import UsageError, did_you_mean
+    from dvae.cli.errors import UsageError
+    from dvae.errors import did_you_mean
 
     which, *rest = arguments or ["--help"]
     if which in ("-h", "--help", "help") and not rest:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
-from dvae.cli.errors import UsageError, did_you_mean
+from dvae.cli.errors import UsageError
 from dvae.cli.help import Wide, readable
-from dvae.errors import InputError
+from dvae.errors import InputError, did_you_mean
 from dvae.files import written_whole
 
 if TYPE_CHECKING:

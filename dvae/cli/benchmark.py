@@ -39,7 +39,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
     description = "Time a training step: eager, compiled, of several models; by itself and through Lightning."
     parser = Parser(command, description)
     default = ["REINFORCE", "LOO", "REBAR", "RELAX", "RELAX(coupled=False)"]
-    text = "which: REINFORCE,RELAX; all for the whole library"
+    text = "which: '[REINFORCE, RELAX(hidden=32, depth=1)]'; all for the whole library"
     parser.add_argument("--estimators", type=names, default=default, help=text)
     parser.add_argument("--modes", type=names, default=list(MODES), help="which, out of eager, compiled and replicas")
     parser.add_function_arguments(

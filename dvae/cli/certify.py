@@ -8,12 +8,9 @@ from typing import Any
 from jsonargparse import Namespace
 from rich.progress import Progress
 
-from dvae import estimators
 from dvae.cli.arguments import Parser, renamed, write_json
-from dvae.cli.errors import did_you_mean
-from dvae.config import import_class
 from dvae.errors import InputError
-from dvae.estimators import CATALOGUE, GradientEstimator
+from dvae.estimators import CATALOGUE, named
 from dvae.lab.certify.certificate import Certificate, certify, num_reports
 from dvae.report.tables import print_table
 
@@ -25,7 +22,7 @@ _RENAMED = {"problems": "num_problems", "samples": "num_samples", "latents": "nu
 def main(command: str, arguments: Sequence[str]) -> int:
     """Certify one estimator, or all of the library."""
     parser = Parser(command, "Measure an estimator's bias and variance against exact enumeration.")
-    text = "a name such as RELAX, or the import path of a class, such as my_estimators.Mine"
+    text = "such as RELAX, 'LOO(num_samples=4)' or the import path of a class, my_estimators.Mine"
     parser.add_argument("estimator", type=str, nargs="?", default=None, help=text)
     parser.add_argument("--all", action="store_true", help="every estimator of the library, in one table")
     parser.add_argument("--init_args", type=dict | None, default=None, help="its arguments, such as '{\"coupled\": false}'")
@@ -38,12 +35,10 @@ def main(command: str, arguments: Sequence[str]) -> int:
 
 
 def _certify(args: Namespace) -> int:
-    name = args.estimator
-    if "." not in name and name not in estimators.__all__:
-        raise InputError(f"estimator: there is no {name} in dvae.estimators{did_you_mean(name, CATALOGUE)}")
-    cls = import_class(name if "." in name else f"dvae.estimators.{name}", GradientEstimator, "estimator")
+    found = named(args.estimator)
+    cls = found.cls
     try:
-        estimator = cls(**(args.init_args or {}))
+        estimator = cls(**{**found.arguments, **(args.init_args or {})})
     except TypeError as error:
         raise InputError(f"estimator: cannot make {args.estimator}: {error}") from None
     with Progress(transient=True) as bar:

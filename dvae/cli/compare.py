@@ -13,11 +13,11 @@ from rich.progress import Progress
 from dvae.cli import configs, fit
 from dvae.cli.arguments import Parser, flags_of, names, parted, quiet_lightning, write_json
 from dvae.cli.comparison import Choice, Comparison, Model, Run, choose, stopped, variant
-from dvae.cli.errors import UsageError, did_you_mean
+from dvae.cli.errors import UsageError
 from dvae.cli.evaluate import CODE_COLUMNS, code_cells, evaluations, with_error
 from dvae.cli.runs import require_free
 from dvae.data import examples_of
-from dvae.errors import InputError, NonFiniteError
+from dvae.errors import InputError, NonFiniteError, did_you_mean
 from dvae.lab.evaluate import CodeEvaluation, Evaluation, Mean, open_autoencoder, pooled
 from dvae.report.codes import Point, draw_rows, plot_rates, reconstructed_rows
 from dvae.report.curves import Curve, plot_training, setting_label

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import inspect
 import io
 import itertools
 import json
@@ -20,11 +18,11 @@ from typing import Any, NamedTuple
 
 from dvae.cli import configs, fit
 from dvae.cli.arguments import write_json
-from dvae.cli.errors import NothingToDo, UsageError, did_you_mean, first_line
+from dvae.cli.errors import NothingToDo, UsageError, first_line
 from dvae.cli.runs import going_on
-from dvae.config import class_paths, import_class, public_path
+from dvae.config import class_paths
 from dvae.errors import InputError, Interrupted, NonFiniteError
-from dvae.estimators import CATALOGUE, GradientEstimator
+from dvae.estimators import named
 from dvae.lab.evaluate import CodeEvaluation, Evaluation, evaluation_of
 from dvae.report.curves import Curve, joined, read_curves, seconds_per_step, setting_label
 from dvae.resources import bundled_folder
@@ -80,45 +78,10 @@ def choose(text: str) -> Choice:
     Raises:
         InputError: there is no such estimator, or it does not take these arguments.
     """
-    name, arguments = _parsed(text)
-    known = {type(make()).__name__ for make in CATALOGUE.values()}
-    if "." not in name and name not in known:
-        raise InputError(
-            f"estimators must be import paths or out of {', '.join(sorted(known))}; got {name}{did_you_mean(name, known)}"
-        )
-    cls = import_class(name if "." in name else f"{_PACKAGE}{name}", GradientEstimator, "estimators")
-    path = public_path(cls)
-    parameters = inspect.signature(cls).parameters
-    for argument in arguments:
-        if argument not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            hint = did_you_mean(argument, parameters) or f"; it has {', '.join(parameters) or 'none'}"
-            raise InputError(f"estimators: {cls.__name__} has no argument {argument}{hint}")
-    try:
-        cls(**arguments)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"estimators: cannot make {text}: {error}") from None
-    listed = ", ".join(f"{argument}={value!r}" for argument, value in arguments.items())
-    shipped = bundled_folder("configs") / "estimator" / f"{cls.__name__.lower()}.yaml"
-    config = ["--config", str(shipped)] if path.startswith(_PACKAGE) and shipped.is_file() else []
-    flags = [f"--model.estimator.{argument}={json.dumps(value)}" for argument, value in arguments.items()]
-    return Choice(path.removeprefix(_PACKAGE) + (f"({listed})" if listed else ""), [*config, f"--model.estimator={path}", *flags])
-
-
-def _parsed(text: str) -> tuple[str, dict[str, Any]]:
-    """The name and the arguments of an expression."""
-    try:
-        node = ast.parse(text.strip(), mode="eval").body
-        arguments: dict[str, Any] = {}
-        if isinstance(node, ast.Call):
-            if node.args:
-                raise ValueError
-            arguments = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
-            node = node.func
-    except (SyntaxError, ValueError):
-        raise InputError(
-            f"estimators must be names or import paths, with arguments as in LOO(num_samples=4) or RELAX(coupled=False), got {text}"
-        ) from None
-    return ast.unparse(node), arguments
+    estimator = named(text)
+    shipped = bundled_folder("configs") / "estimator" / f"{estimator.cls.__name__.lower()}.yaml"
+    config = ["--config", str(shipped)] if estimator.path.startswith(_PACKAGE) and shipped.is_file() else []
+    return Choice(estimator.label, [*config, *estimator.flags])
 
 
 class Run(NamedTuple):

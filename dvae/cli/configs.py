@@ -9,9 +9,8 @@ from typing import Any
 import yaml
 from jsonargparse import ActionConfigFile, get_loader, set_loader  # type: ignore[attr-defined]
 
-from dvae.cli.errors import did_you_mean
 from dvae.config import MOVED, check_yaml, check_yaml_text
-from dvae.errors import InputError
+from dvae.errors import InputError, did_you_mean
 from dvae.resources import bundled_folder
 
 __all__ = ["MODE", "ConfigFile", "current", "find_config", "given", "run_name"]

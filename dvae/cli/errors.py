@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import sys
-from collections.abc import Iterable
 
 from dvae.errors import InputError, NonFiniteError
 
-__all__ = ["NothingToDo", "UsageError", "did_you_mean", "first_line", "told"]
+__all__ = ["NothingToDo", "UsageError", "first_line", "told"]
 
 
 class UsageError(Exception):
@@ -40,14 +38,6 @@ def _of_lightning() -> tuple[type[BaseException], ...]:
     """Lightning's own class of errors about arguments; none where Lightning was not imported."""
     module = sys.modules.get("pytorch_lightning.utilities.exceptions")
     return () if module is None else (module.MisconfigurationException,)
-
-
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """``; did you mean X?``, or nothing where no known name is like the given one."""
-    known = list(known)
-    lowered = {name.lower(): name for name in known}
-    found = difflib.get_close_matches(given.lower(), lowered, 1, 0.6)
-    return f"; did you mean {lowered[found[0]]}?" if found else ""
 
 
 def first_line(error: BaseException) -> str:

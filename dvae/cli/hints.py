@@ -12,10 +12,9 @@ from typing import Any, Literal
 import pytorch_lightning as pl
 from torch import nn
 
-from dvae.cli.errors import did_you_mean
 from dvae.config import import_class
 from dvae.data import BinarizedMNIST
-from dvae.errors import InputError
+from dvae.errors import InputError, did_you_mean
 from dvae.estimators import RELAX, GradientEstimator
 from dvae.likelihoods import Likelihood
 from dvae.models import Quantizer

@@ -23,7 +23,7 @@ __all__ = ["main"]
 def main(command: str, arguments: Sequence[str]) -> int:
     """Train a network for each estimator and size, and write its figures and pictures."""
     parser = Parser(command, "Put digits in shuffled tiles together: their order is a latent that a network infers.")
-    text = "names as in dvae certify --all, or import paths: LOO,my_estimators.Mine"
+    text = "such as '[LOO(num_samples=4), my_estimators.Mine]'"
     parser.add_argument("--estimators", type=names, default=["REINFORCE", "LOO", "RELAX"], help=text)
     parser.add_argument("--grids", type=names, default=["2", "3"], help="tiles along each side: 2,3")
     parser.add_function_arguments(jigsaw, as_group=False, skip={"estimator", "grid", "progress"})

@@ -19,7 +19,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
     parser.add_argument("runs", type=str, nargs="+", help="folders of runs, checkpoints, or comparisons of dvae compare")
     text = f"parts to leave out, of {', '.join(PARTS)}: retrieval,variance"
     parser.add_argument("--without", type=names, default=[], help=text)
-    text = "whose variance is measured, names as in dvae certify --all, or import paths; default: the run's own beside some others"
+    text = "whose variance is measured, such as '[LOO(num_samples=4), my_estimators.Mine]'; default: the run's own and some others"
     parser.add_argument("--estimators", type=names, default=None, help=text)
     text = "compute less of everything: 500 examples, 10 samples of the bound, fewer draws; error bars are wider"
     parser.add_argument("--quick", action="store_true", help=text)

@@ -16,10 +16,9 @@ from jsonargparse import Namespace
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from dvae.cli.errors import did_you_mean
 from dvae.config import check_yaml, import_class, instantiate
 from dvae.data import DataModule
-from dvae.errors import InputError
+from dvae.errors import InputError, did_you_mean
 from dvae.resources import bundled_folder
 from dvae.training.callbacks import Schedule
 

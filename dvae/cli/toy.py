@@ -57,7 +57,7 @@ def _parser(command: str) -> Parser:
     parser = Parser(command, "Rerun the RELAX paper's toy problem, or that of orders: loss, gradient variance, control variates.")
     text = "bernoulli (Grathwohl et al. 2018), or permutation, the order of a few items (Gadetsky et al. 2020)"
     parser.add_argument("--problem", type=str, default="bernoulli", help=text)
-    text = "names as in dvae certify --all, or import paths: DisARM,my_estimators.Mine; default: the paper's"
+    text = "such as '[DisARM, LOO(num_samples=4), my_estimators.Mine]'; default: the paper's"
     parser.add_argument("--estimators", type=names, default=None, help=text)
     parser.add_argument("--targets", type=numbers, default=None, help="bernoulli: values of t; default: 0.45,0.499")
     parser.add_argument("--num_items", type=int | None, default=None, help="permutation: items to order, from 2 to 9; default: 8")

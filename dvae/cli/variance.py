@@ -24,7 +24,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
     parser = Parser(command, "Compare the variance of estimators' gradients at a checkpoint.")
     add_checkpoint(parser)
     add_common(parser, split=False, seed=False)
-    text = "names as in dvae certify --all, or import paths: LOO,RELAX; default: all for the model's latents"
+    text = "such as '[RELAX, LOO(num_samples=4), my_estimators.Mine]'; default: all of the library for the model's latents"
     parser.add_argument("--estimators", type=names, default=None, help=text)
     parser.add_function_arguments(compare_variance, as_group=False, skip={"model", "data", "estimators", "progress"})
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of PyTorch")

@@ -70,7 +70,7 @@ print(f"cut {cut((logits > 0).float().detach()).item()} of {best.item()} at best
 
 from dvae.estimators.antithetic import ARM, ARMS, U2G, DisARM
 from dvae.estimators.base import Draw, Estimate, GradientEstimator
-from dvae.estimators.catalogue import CATALOGUE, Facts, facts
+from dvae.estimators.catalogue import CATALOGUE, Facts, Named, facts, named
 from dvae.estimators.concrete import Concrete
 from dvae.estimators.exact import Exact
 from dvae.estimators.multi_sample import VIMCO, MultiSampleDisARM
@@ -105,8 +105,10 @@ __all__ = [
     "GumbelStraightThrough",
     "MuProp",
     "MultiSampleDisARM",
+    "Named",
     "ReinMax",
     "Reparameterization",
     "StraightThrough",
     "facts",
+    "named",
 ]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import inspect
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from dvae.config import import_class, public_path
+from dvae.errors import InputError, did_you_mean
 from dvae.estimators.antithetic import ARM, ARMS, DisARM
 from dvae.estimators.base import GradientEstimator
 from dvae.estimators.concrete import Concrete
@@ -19,12 +23,18 @@ from dvae.estimators.stein import RODEO
 from dvae.estimators.straight_through import GumbelStraightThrough, ReinMax, StraightThrough
 from dvae.estimators.taylor import DoubleCV, MuProp
 
-__all__ = ["CATALOGUE", "Facts", "facts"]
+__all__ = ["CATALOGUE", "Facts", "Named", "facts", "named"]
+
+_PACKAGE = "dvae.estimators."
+
+
+def _expression(name: str, arguments: Mapping[str, Any]) -> str:
+    listed = ", ".join(f"{argument}={value!r}" for argument, value in arguments.items())
+    return name + (f"({listed})" if listed else "")
 
 
 def _entry(cls: type[GradientEstimator], **arguments: Any) -> tuple[str, Callable[[], GradientEstimator]]:
-    listed = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    return cls.__name__ + (f"({listed})" if listed else ""), functools.partial(cls, **arguments)
+    return _expression(cls.__name__, arguments), functools.partial(cls, **arguments)
 
 
 CATALOGUE: dict[str, Callable[[], GradientEstimator]] = dict(
@@ -59,6 +69,72 @@ CATALOGUE: dict[str, Callable[[], GradientEstimator]] = dict(
     ]
 )
 """How to make each estimator of the library, with its notable variants, under the expression that makes it."""
+
+
+class Named(NamedTuple):
+    """What an expression such as ``LOO(num_samples=4)`` names."""
+
+    path: str
+    cls: type[GradientEstimator]
+    arguments: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """The expression in its shortest form."""
+        return _expression(self.path.removeprefix(_PACKAGE), self.arguments)
+
+    @property
+    def flags(self) -> list[str]:
+        """Those of ``dvae fit`` that ask for it."""
+        arguments = (f"--model.estimator.{argument}={json.dumps(value)}" for argument, value in self.arguments.items())
+        return [f"--model.estimator={self.path}", *arguments]
+
+    def make(self) -> GradientEstimator:
+        """The estimator, a new one in each call."""
+        return self.cls(**self.arguments)
+
+
+def named(text: str) -> Named:
+    """The estimator that a text means: ``RELAX``, ``LOO(num_samples=4)``, ``my_package.Mine`` or ``my_package.Mine(rate=0.1)``.
+
+    Raises:
+        InputError: there is no such estimator, or it does not take these arguments.
+    """
+    name, arguments = _parsed(text)
+    known = {type(make()).__name__ for make in CATALOGUE.values()}
+    if "." not in name and name not in known:
+        raise InputError(
+            f"estimators must be import paths or out of {', '.join(sorted(known))}; got {name}{did_you_mean(name, known)}"
+        )
+    cls = import_class(name if "." in name else f"{_PACKAGE}{name}", GradientEstimator, "estimators")
+    parameters = inspect.signature(cls).parameters
+    for argument in arguments:
+        if argument not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            hint = did_you_mean(argument, parameters) or f"; it has {', '.join(parameters) or 'none'}"
+            raise InputError(f"estimators: {cls.__name__} has no argument {argument}{hint}")
+    found = Named(public_path(cls), cls, arguments)
+    try:
+        found.make()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"estimators: cannot make {text}: {error}") from None
+    return found
+
+
+def _parsed(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the arguments of an expression."""
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        arguments: dict[str, Any] = {}
+        if isinstance(node, ast.Call):
+            if node.args:
+                raise ValueError
+            arguments = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
+            node = node.func
+    except (SyntaxError, ValueError):
+        raise InputError(
+            f"estimators must be names or import paths, with arguments as in LOO(num_samples=4) or RELAX(coupled=False), got {text}"
+        ) from None
+    return ast.unparse(node), arguments
 
 
 class Facts(NamedTuple):

@@ -11,16 +11,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dvae.config import import_class
 from dvae.data import Examples, examples_of
 from dvae.errors import InputError
-from dvae.estimators import CATALOGUE, GradientEstimator
+from dvae.estimators import CATALOGUE, GradientEstimator, named
 from dvae.latents import Latent
 from dvae.models import VAE
 from dvae.training.gradient_variance import log_gradient_variance
 from dvae.training.step import step_loss
 
-__all__ = ["VarianceReport", "applicable_estimators", "compare_variance", "estimator_of"]
+__all__ = ["VarianceReport", "applicable_estimators", "compare_variance"]
 
 
 class VarianceReport(NamedTuple):
@@ -90,7 +89,7 @@ def compare_variance(
         model: a trained model; it is not changed.
         data: its data, see :func:`dvae.data.examples_of`; phi is fitted on batches of the training set, the variance measured on
             the first examples of the test set.
-        estimators: names out of :func:`applicable_estimators`, or import paths; all where it is None.
+        estimators: expressions, see :func:`dvae.estimators.named`; all of :func:`applicable_estimators` where it is None.
         num_draws: draws of the noise for each, at least 20.
         phi_steps: Adam steps on phi.
         phi_lr: their learning rate.
@@ -107,7 +106,7 @@ def compare_variance(
         raise InputError(f"phi_steps must be at least 0 and batch_size at least 1, got {phi_steps} and {batch_size}")
     names = applicable_estimators(model.latent.family) if estimators is None else list(estimators)
     # All are checked before the first is measured.
-    models = {name: _with_estimator(model, estimator_of(name), seed) for name in names}
+    models = {name: _with_estimator(model, named(name).make(), seed) for name in names}
     key = getattr(model, "input_key", None)
     x = model.check_input(examples_of(data, "test", input_key=key).first(batch_size).to(model.device))
     train = examples_of(data, "train", input_key=key)
@@ -122,19 +121,6 @@ def compare_variance(
         if progress is not None:
             progress(name)
     return reports
-
-
-def estimator_of(name: str) -> GradientEstimator:
-    """The estimator of a name of the catalogue's, such as ``LOO(num_samples=4)``, or of an import path.
-
-    Raises:
-        InputError: there is none.
-    """
-    if name in CATALOGUE:
-        return CATALOGUE[name]()
-    if "." not in name:
-        raise InputError(f"estimators must be import paths or out of {', '.join(CATALOGUE)}; got {name}")
-    return import_class(name, GradientEstimator, "estimators")()
 
 
 def _with_estimator(model: VAE, estimator: GradientEstimator, seed: int) -> VAE:

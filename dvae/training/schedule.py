@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 from bisect import bisect_right
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from dvae.errors import InputError
+from dvae.errors import InputError, did_you_mean
 from dvae.models.controls import CONTROLS, require_in_range
 
 if TYPE_CHECKING:
@@ -129,11 +128,9 @@ def _buffer(model: DiscreteVAE, owner: nn.Module, name: str, leaf: str) -> Tenso
 def _unknown(model: DiscreteVAE, name: str) -> InputError:
     known = ["lr", *(["phi_lr"] if model.phi() else []), *(own for own in CONTROLS if getattr(model, own) is not None)]
     known += [f"estimator.{own[1:]}" for own, _ in model.estimators[0].named_buffers() if own.startswith("_")]
-    near = difflib.get_close_matches(name, [*known, *CONTROLS], 1)
-    meant = f"; did you mean {near[0]}?" if near else ""
     return InputError(
         f"there is no {name} in the model for a schedule to change: known are {', '.join(known)}, and other buffers of one number, "
-        f"by their paths{meant}"
+        f"by their paths{did_you_mean(name, [*known, *CONTROLS])}"
     )
 
 

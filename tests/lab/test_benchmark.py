@@ -70,7 +70,7 @@ def test_growth_is_drawn(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--estimators=[FOO]"], "estimators must be out of"),
+        (["--estimators=[LOO(num_sample=4)]"], "LOO has no argument num_sample; did you mean num_samples?"),
         (["--modes=[fast]"], "modes must be out of eager, compiled, replicas; got fast"),
         (["--repetitions=0"], "repetitions must be at least 1, got 0"),
         (["--replicas=1"], "replicas must be at least 2, got 1"),

@@ -55,7 +55,7 @@ def test_files_hold_every_measurement(tmp_path):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: toy("FOO"), "estimators must be import paths or out of Exact, REINFORCE"),
+        (lambda: toy("FOO"), "estimators must be import paths or out of ARM"),
         (lambda: toy("LAX"), "LAX is for Gaussian latents, got Bernoulli"),
         (lambda: toy("VIMCO(num_samples=2)"), "estimators must be for the mean of f"),
         (lambda: toy("RELAX", 1.5), "target must be from 0 to 1, got 1.5"),

@@ -63,7 +63,7 @@ def test_every_applicable_estimator_is_measured_and_drawn(model, tiny_data, tmp_
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["FOO"], "estimators must be import paths or out of Exact"),
+        (["FOO"], "estimators must be import paths or out of ARM"),
         (["LAX"], "LAX is for Gaussian latents, got Bernoulli"),
         (["Exact"], "must not enumerate all states, got Exact"),
         (["VIMCO(num_samples=2)"], "must be for the ELBO, got VIMCO"),

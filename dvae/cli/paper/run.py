@@ -11,10 +11,10 @@ from rich.progress import Progress
 from dvae.cli import configs, fit
 from dvae.cli.arguments import Parser, flags_of, names, parted, quiet_lightning
 from dvae.cli.comparison import choose
-from dvae.cli.errors import NothingToDo, did_you_mean
+from dvae.cli.errors import NothingToDo
 from dvae.cli.evaluate import evaluations
 from dvae.cli.runs import going_on, newest, require_free
-from dvae.errors import InputError
+from dvae.errors import InputError, did_you_mean
 from dvae.lab.evaluate import Evaluation
 from dvae.lab.paper import ROWS, Result, result_of, write_result
 from dvae.lab.paper.published import ESTIMATORS, LEARNING_RATES, STEPS

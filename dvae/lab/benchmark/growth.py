@@ -13,7 +13,7 @@ import torch
 from dvae.data import BinarizedMNIST
 from dvae.errors import InputError
 from dvae.estimators import GradientEstimator
-from dvae.lab.benchmark.subject import ESTIMATORS, WARM_UP, Subject
+from dvae.lab.benchmark.subject import WARM_UP, Subject, maker
 
 __all__ = ["GROWTH", "Pace", "growth", "long_run"]
 
@@ -48,8 +48,7 @@ def long_run(
     Raises:
         InputError: the estimator is unknown, or there is not one thousand.
     """
-    if estimator not in ESTIMATORS:
-        raise InputError(f"estimator must be out of {', '.join(ESTIMATORS)}; got {estimator}")
+    maker(estimator)
     if steps < 1000:
         raise InputError(f"steps must be at least 1000, got {steps}")
     subject = Subject(estimator, "compiled", BinarizedMNIST(batch_size=batch_size), 1, torch.device(device), model_options)
@@ -84,7 +83,7 @@ def growth(
     """Milliseconds of the bare compiled step against batch size, D, K, layers and replicas, one varied at a time.
 
     Arguments:
-        estimators: names out of :data:`ESTIMATORS`.
+        estimators: expressions, see :func:`dvae.estimators.named`.
         steps: timed steps of each.
         device: where.
         progress: called after each compilation; there are ``len(estimators)`` times the values in :data:`GROWTH`.
@@ -101,7 +100,7 @@ def growth(
             count = value if quantity == "replicas" else 1
             mode = "replicas" if count > 1 else "compiled"
             try:
-                make = _with_samples(name, value) if quantity == "samples K" else ESTIMATORS[name]
+                make = _with_samples(name, value) if quantity == "samples K" else maker(name)
                 subject = Subject(name, mode, data, count, torch.device(device), options, make)
                 subject.run(WARM_UP)
                 subjects[name, value] = subject
@@ -118,7 +117,7 @@ def growth(
 
 
 def _with_samples(name: str, number: int) -> Callable[[], GradientEstimator]:
-    estimator = ESTIMATORS[name]()
+    estimator = maker(name)()
     arguments = {**estimator.config["init_args"], "num_samples": number}
     type(estimator)(**arguments)  # it may refuse
     return lambda: type(estimator)(**arguments)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dvae.errors import InputError
-from dvae.lab.benchmark.subject import ESTIMATORS
+from dvae.estimators import named
+from dvae.lab.benchmark.subject import maker
 from dvae.report.curves import seconds_per_step
 
 __all__ = ["SHARED", "ProcessSpeed", "process_speed", "projected"]
@@ -52,7 +53,7 @@ def process_speed(
     """Time ``dvae fit`` of the linear model on the CPU, compiled, with one thread in each process.
 
     Arguments:
-        estimator: the name of one.
+        estimator: an expression, see :func:`dvae.estimators.named`.
         processes: how many, from 1 on.
         batch_size: examples in a batch of one model and process.
         models: replicas, where these are shared.
@@ -62,8 +63,7 @@ def process_speed(
     Raises:
         InputError: an argument is outside its range, or a run fails.
     """
-    if estimator not in ESTIMATORS:
-        raise InputError(f"estimator must be out of {', '.join(ESTIMATORS)}; got {estimator}")
+    maker(estimator)
     if not processes or processes[0] != 1 or list(processes) != sorted(set(processes)):
         raise InputError(f"processes must be numbers that grow from 1, what others are compared with, got {list(processes)}")
     if models < processes[-1]:
@@ -108,7 +108,7 @@ def projected(times: Sequence[ProcessSpeed], number: int) -> ProcessSpeed:
 def _seconds(estimator: str, processes: int, batch_size: int, steps: int, flags: Sequence[str]) -> float:
     spread = ["--trainer.strategy", "ddp", "--trainer.devices", str(processes)] if processes > 1 else []
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "dvae.cli", "fit", "--config", "l1", "--model.estimator", estimator]
+        command = [sys.executable, "-m", "dvae.cli", "fit", "--config", "l1", *named(estimator).flags]
         command += ["--model.compile", "true", "--data.batch_size", str(batch_size), "--trainer.max_steps", str(steps)]
         command += ["--trainer.accelerator", "cpu", "--threads", "1", "--trainer.log_every_n_steps", str(_LOGGED)]
         command += ["--trainer.limit_val_batches", "0", "--trainer.enable_progress_bar", "false", "--runs", folder, *spread, *flags]

@@ -11,7 +11,7 @@ import torch
 from dvae.data import BinarizedMNIST
 from dvae.errors import InputError
 from dvae.lab.benchmark.algorithms import BLOCK
-from dvae.lab.benchmark.subject import ESTIMATORS, WARM_UP, Subject, matrix_rate
+from dvae.lab.benchmark.subject import WARM_UP, Subject, maker, matrix_rate
 
 __all__ = ["MODES", "StepTime", "benchmark"]
 
@@ -67,7 +67,7 @@ def benchmark(
     """Time the linear model's step on the bundled data; all take turns, so that a busy machine slows all alike.
 
     Arguments:
-        estimators: names out of :data:`ESTIMATORS`.
+        estimators: expressions, see :func:`dvae.estimators.named`.
         modes: out of :data:`MODES`.
         batch_size: examples in a batch of one model.
         replicas: models in the mode of that name.
@@ -80,10 +80,10 @@ def benchmark(
     Raises:
         InputError: an estimator or a mode is unknown, or a number is less than 1.
     """
-    for given, known, what in ((estimators, ESTIMATORS, "estimators"), (modes, MODES, "modes")):
-        unknown = [name for name in given if name not in known]
-        if unknown:
-            raise InputError(f"{what} must be out of {', '.join(known)}; got {', '.join(unknown)}")
+    if unknown := [name for name in modes if name not in MODES]:
+        raise InputError(f"modes must be out of {', '.join(MODES)}; got {', '.join(unknown)}")
+    for name in estimators:
+        maker(name)
     for name, value in {"steps": steps, "repetitions": repetitions}.items():
         if value < 1:
             raise InputError(f"{name} must be at least 1, got {value}")

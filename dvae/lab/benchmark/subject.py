@@ -17,7 +17,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor
 
 from dvae.data import BinarizedMNIST, TensorLoader
-from dvae.estimators import CATALOGUE, GradientEstimator
+from dvae.estimators import CATALOGUE, GradientEstimator, named
 from dvae.lab.benchmark.algorithms import BLOCK
 from dvae.lab.benchmark.products import count_products
 from dvae.latents import Bernoulli
@@ -26,7 +26,7 @@ from dvae.training.run import joint_optimizer
 from dvae.training.sweep import Replicas
 from dvae.training.whole_step import WholeStep
 
-__all__ = ["ESTIMATORS", "WARM_UP", "Subject", "matrix_rate"]
+__all__ = ["ESTIMATORS", "WARM_UP", "Subject", "maker", "matrix_rate"]
 
 
 WARM_UP = 30
@@ -34,6 +34,17 @@ WARM_UP = 30
 
 ESTIMATORS = {name: make for name, make in CATALOGUE.items() if Bernoulli in make().latents and name != "Exact"}
 """The catalogue's estimators for Bernoulli latents, but for the one that enumerates 2^200 states."""
+
+
+def maker(text: str) -> Callable[[], GradientEstimator]:
+    """What makes the estimator that an expression names, see :func:`dvae.estimators.named`.
+
+    Raises:
+        InputError: there is none, or it is not for Bernoulli latents.
+    """
+    found = named(text)
+    found.make().require_support(Bernoulli)
+    return found.make
 
 
 class Subject:
@@ -50,7 +61,7 @@ class Subject:
         make: Callable[[], GradientEstimator] | None = None,
     ) -> None:
         self.name, self.mode, self.data, self.device, self.options = name, mode, data, device, options
-        self.make = make or ESTIMATORS[name]
+        self.make = make or maker(name)
         _reset_peak(device)
         self.models = self._new(count)
         self.flops = count * count_products(self.models[0], data.batch_size)

@@ -32,7 +32,6 @@ files are text, and the browser is told to run no script but the page's own.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -41,11 +40,11 @@ from typing import Any
 from dvae.data import data_module
 from dvae.data.arrays import SPLITS
 from dvae.data.source import is_loader
-from dvae.errors import InputError
+from dvae.errors import InputError, did_you_mean
+from dvae.estimators import named
 from dvae.lab.report.effort import Effort
 from dvae.lab.report.parts import PARTS
 from dvae.lab.report.runs import Source, open_runs
-from dvae.lab.variance import estimator_of
 from dvae.report.page import page, page_file
 
 __all__ = ["PARTS", "report"]
@@ -97,7 +96,7 @@ def report(
     """
     _check(without, split, num_examples, num_samples)
     for name in estimators or ():
-        estimator_of(name)
+        named(name)
     if data is not None and not is_loader(data):
         data = data_module(data, trust=trust)  # once for all runs
     effort = (_QUICK if quick else _WHOLE)._replace(seed=seed, estimators=estimators)
@@ -118,9 +117,7 @@ def _check(without: Sequence[str], split: str, num_examples: int | None, num_sam
     """What is wrong with the arguments, before anything is computed."""
     for name in without:
         if name not in PARTS:
-            near = difflib.get_close_matches(name, PARTS, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise InputError(f"without must be out of {', '.join(PARTS)}, got {name}{hint}")
+            raise InputError(f"without must be out of {', '.join(PARTS)}, got {name}{did_you_mean(name, PARTS)}")
     if split not in SPLITS:
         raise InputError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
     for argument, value, least in (("num_examples", num_examples, 2), ("num_samples", num_samples, 1)):

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import stack_module_state
 
-from dvae.config import import_class
 from dvae.errors import InputError
-from dvae.estimators import CATALOGUE, REBAR, Exact, GradientEstimator
+from dvae.estimators import REBAR, Exact, GradientEstimator, named
 from dvae.files import written_whole
 from dvae.functional import caller
 from dvae.latents import Discrete, Latent
@@ -76,19 +75,12 @@ class ToyRun(NamedTuple):
 def estimator_for(
     family: type[Latent], name: str, special: Mapping[str, Callable[[], GradientEstimator]] = MappingProxyType({})
 ) -> GradientEstimator:
-    """The estimator of that name: a special one, one of the library's catalogue, or a class by import path.
+    """The estimator of that name: a special one, or one of :func:`dvae.estimators.named`.
 
     Raises:
         InputError: the name is unknown, or its estimator is not for these latents.
     """
-    if name in special:
-        estimator = special[name]()
-    elif name in CATALOGUE:
-        estimator = CATALOGUE[name]()
-    elif "." in name:
-        estimator = import_class(name, GradientEstimator, "estimators")()
-    else:
-        raise InputError(f"estimators must be import paths or out of {', '.join(CATALOGUE)}; got {name}")
+    estimator = special[name]() if name in special else named(name).make()
     estimator.require_support(family)
     if estimator.multi_sample:
         raise InputError(f"estimators must be for the mean of f, got {name}, which is for the K-sample bound")
