@@ -13,12 +13,8 @@ from dvae.training.step import step_loss
 LOGITS = torch.randn(3, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-@pytest.fixture
-def few_steps_of_phi(monkeypatch):
-    """An order's training step is many small operations."""
-    monkeypatch.setattr("dvae.lab.certify.certificate._PHI_STEPS", 40)
-
-
+# An order's training step is many small operations.
+PHI_STEPS = 40
 RELAXATIONS = [PlackettLuce, NeuralSortPlackettLuce, SinkhornPlackettLuce]
 
 
@@ -98,8 +94,8 @@ def test_soft_ranks_lie_between_the_first_and_the_last_and_become_the_hard_ones(
 
 @pytest.mark.parametrize("family", RELAXATIONS[1:])
 @pytest.mark.parametrize("make", [dvae.estimators.REBAR, lambda: dvae.estimators.RELAX(hidden=16)])
-def test_estimators_are_unbiased_with_every_relaxation(family, make, few_steps_of_phi):
-    certificate = dvae.certify(make(), latents=[family], num_problems=1, num_samples=4000)
+def test_estimators_are_unbiased_with_every_relaxation(family, make):
+    certificate = dvae.certify(make(), latents=[family], num_problems=1, num_samples=4000, phi_steps=PHI_STEPS)
     assert certificate.passed, certificate.verdict
     assert certificate.reports[-1].problem == f"{family.__name__}: two layers"
 
@@ -207,14 +203,16 @@ def test_entropy_and_kl_say_what_to_do_instead():
 
 
 @pytest.mark.parametrize("make", [dvae.estimators.LOO, dvae.estimators.REBAR, lambda: dvae.estimators.RELAX(hidden=16)])
-def test_estimators_are_unbiased_for_orders(make, few_steps_of_phi):
-    certificate = dvae.certify(make(), latents=[PlackettLuce], num_problems=2, num_samples=8000)
+def test_estimators_are_unbiased_for_orders(make):
+    certificate = dvae.certify(make(), latents=[PlackettLuce], num_problems=2, num_samples=8000, phi_steps=PHI_STEPS)
     assert certificate.passed, certificate.verdict
 
 
-def test_a_path_without_its_second_part_is_rejected(monkeypatch, few_steps_of_phi):
+def test_a_path_without_its_second_part_is_rejected(monkeypatch):
     monkeypatch.setattr(PlackettLuce, "path", lambda self, z, v: v)
-    assert not dvae.certify(dvae.estimators.REBAR(), latents=[PlackettLuce], num_problems=1, num_samples=4000).passed
+    assert not dvae.certify(
+        dvae.estimators.REBAR(), latents=[PlackettLuce], num_problems=1, num_samples=4000, phi_steps=PHI_STEPS
+    ).passed
 
 
 def test_scores_stay_finite_for_extreme_logits():

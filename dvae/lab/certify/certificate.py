@@ -27,7 +27,7 @@ _MAX_Z = 4.0
 # States of all layers together that a model's objective is summed over.
 _MAX_STATES = 2**16
 
-_PHI_STEPS, _PHI_BATCH = 200, 50
+_PHI_BATCH = 50
 
 
 class ProblemReport(NamedTuple):
@@ -130,6 +130,7 @@ def certify(
     num_problems: int = 8,
     num_samples: int = 200_000,
     num_latents: int = 4,
+    phi_steps: int = 200,
     seed: int = 0,
     threshold: float = _MAX_Z,
     progress: Callable[[ProblemReport], None] | None = None,
@@ -150,6 +151,8 @@ def certify(
         num_problems: random objectives (linear, quadratic, multiplicative, small networks) and logits, for each family.
         num_samples: draws for each problem.
         num_latents: D of Bernoulli problems, at most 12; the other families have fewer, for as many states.
+        phi_steps: steps of Adam on phi before a problem's draws; the longest part of a certificate of a few thousand draws. What
+            is unbiased is so for every phi, but the variance is that of a control variate trained for so long.
         seed: of problems and draws.
         threshold: the largest |z| that passes. A sound estimator exceeds 4 once in about 200 certificates of 80 components.
         progress: called with each problem's report.
@@ -172,6 +175,7 @@ def certify(
         ("num_problems", num_problems, 1, 10**6),
         ("num_samples", num_samples, 200, 10**9),
         ("num_latents", num_latents, 1, 12),
+        ("phi_steps", phi_steps, 1, 10**6),
     ):
         if not low <= value <= high:
             raise InputError(f"{name} must be from {low} to {high}, got {value}")
@@ -194,10 +198,11 @@ def certify(
             evaluations = max(evaluations, _count_evaluations(estimator, problem, generator))
             takes_black_box = takes_black_box and _takes_black_box(estimator, problem, generator)
             extreme = index == num_problems
-            record(_report(estimator, problem, EXTREME_DRAWS * num_samples if extreme else num_samples, generator))
+            draws = EXTREME_DRAWS * num_samples if extreme else num_samples
+            record(_report(estimator, problem, draws, phi_steps, generator))
         layers = two_layer_example(estimator, family)
         if layers is not None:
-            record(_two_layer_report(estimator, layers, num_samples, seed))
+            record(_two_layer_report(estimator, layers, num_samples, phi_steps, seed))
     max_z = max((report.max_z if math.isfinite(report.max_z) else math.inf) for report in reports)
     declared = estimator.num_evaluations
     return Certificate(
@@ -240,14 +245,16 @@ def num_reports(estimator: GradientEstimator, num_problems: int) -> int:
     return sum(num_problems + 1 + (two_layer_example(estimator, family) is not None) for family in families)
 
 
-def _report(estimator: GradientEstimator, problem: Problem, num_samples: int, generator: torch.Generator) -> ProblemReport:
+def _report(
+    estimator: GradientEstimator, problem: Problem, num_samples: int, phi_steps: int, generator: torch.Generator
+) -> ProblemReport:
     exact = exact_gradient(problem, estimator)
-    chain = EstimatorChain(_trained(estimator, problem, generator), problem)
+    chain = EstimatorChain(_trained(estimator, problem, phi_steps, generator), problem)
     draws = sample(chain, num_samples, generator)
     return _as_report(problem.name, draws, exact.gradient, exact.reinforce_variance, exact.optimal_baseline_variance)
 
 
-def _two_layer_report(estimator: GradientEstimator, latent: Spec, num_samples: int, seed: int) -> ProblemReport:
+def _two_layer_report(estimator: GradientEstimator, latent: Spec, num_samples: int, phi_steps: int, seed: int) -> ProblemReport:
     """The whole training step of a small model with two stochastic layers, against enumeration of all its states.
 
     Each layer has an estimate of its own, whose control variate must sample the layers above in the same way at both of its terms.
@@ -267,10 +274,10 @@ def _two_layer_report(estimator: GradientEstimator, latent: Spec, num_samples: i
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             parameter.copy_(latent.family.example_scale * noise)
     x = torch.tensor([[1.0, 0.0, 1.0, 1.0]], dtype=torch.float64)
-    return _step_report(f"{latent.family.__name__}: two layers", model, x, num_samples, generator)
+    return _step_report(f"{latent.family.__name__}: two layers", model, x, num_samples, phi_steps, generator)
 
 
-def certify_model(model: VAE, x: Tensor, *, num_samples: int = 200_000, seed: int = 0) -> ProblemReport:
+def certify_model(model: VAE, x: Tensor, *, num_samples: int = 200_000, phi_steps: int = 200, seed: int = 0) -> ProblemReport:
     """Measure the whole training step of a small model against enumeration of all its states.
 
     Everything between the data and the encoder's gradient takes part: likelihood, prior, objective, networks and estimator. In
@@ -280,6 +287,7 @@ def certify_model(model: VAE, x: Tensor, *, num_samples: int = 200_000, seed: in
         model: one whose states, of all layers together, are few; it is not changed.
         x: one example, [1, num_pixels].
         num_samples: draws, at batch size 1.
+        phi_steps: steps of Adam on phi before these.
         seed: of the draws.
 
     Returns:
@@ -302,11 +310,12 @@ def certify_model(model: VAE, x: Tensor, *, num_samples: int = 200_000, seed: in
     if num_states > _MAX_STATES:
         raise InputError(f"model must have at most {_MAX_STATES} states to be enumerated, got {num_states:.3g}: fewer latents")
     generator = seeded_generator(torch.Generator(), seed, 3)
-    return _step_report(type(model.likelihood).__name__, model, x, num_samples, generator)
+    return _step_report(type(model.likelihood).__name__, model, x, num_samples, phi_steps, generator)
 
 
-def _step_report(name: str, model: VAE, x: Tensor, num_samples: int, generator: torch.Generator) -> ProblemReport:
-    _train_model_phi(model, x, generator)
+def _step_report(name: str, model: VAE, x: Tensor, num_samples: int, phi_steps: int, generator: torch.Generator) -> ProblemReport:
+    batch = x.expand(_PHI_BATCH, -1)
+    _minimise(lambda: step_loss(model, batch, model.noise(_PHI_BATCH, generator=generator)).loss, model.phi(), phi_steps)
     encoder = {name: tensor for name, tensor in model.named_parameters() if name.startswith("encoders.")}
     exact = torch.cat([g.reshape(-1) for g in torch.autograd.grad(exact_objective(model, x), list(encoder.values()))])
     draws = sample(StepChain(model, x), num_samples, generator)
@@ -344,7 +353,7 @@ def _built(estimator: GradientEstimator, problem: Problem) -> GradientEstimator:
     return estimator.double().train()
 
 
-def _trained(estimator: GradientEstimator, problem: Problem, generator: torch.Generator) -> GradientEstimator:
+def _trained(estimator: GradientEstimator, problem: Problem, phi_steps: int, generator: torch.Generator) -> GradientEstimator:
     """A copy with phi fitted to the problem, as training would: a control variate can be zero at its start, and hide an error."""
     estimator = _built(estimator, problem)
     q = type(problem.q)(problem.q.logits.expand(_PHI_BATCH, *problem.q.logits.shape[1:]))
@@ -354,21 +363,16 @@ def _trained(estimator: GradientEstimator, problem: Problem, generator: torch.Ge
         noise = q.noise(estimator.num_noise, estimator.num_samples, generator=generator)
         return estimator(problem.objective, q, context, noise=noise).grad.square().sum() / _PHI_BATCH
 
-    _minimise(loss, list(estimator.parameters()))
+    _minimise(loss, list(estimator.parameters()), phi_steps)
     return estimator
 
 
-def _train_model_phi(model: VAE, x: Tensor, generator: torch.Generator) -> None:
-    batch = x.expand(_PHI_BATCH, -1)
-    _minimise(lambda: step_loss(model, batch, model.noise(_PHI_BATCH, generator=generator)).loss, model.phi())
-
-
-def _minimise(loss: Callable[[], Tensor], parameters: list[nn.Parameter]) -> None:
+def _minimise(loss: Callable[[], Tensor], parameters: list[nn.Parameter], steps: int) -> None:
     if not parameters:
         loss()  # once in the open: what a first call checks, it cannot check inside vmap
         return
     optimizer = torch.optim.Adam(parameters, lr=0.01)
-    for _ in range(_PHI_STEPS):
+    for _ in range(steps):
         value = loss()
         if not value.requires_grad:
             return
