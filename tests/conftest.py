@@ -18,6 +18,11 @@ def _steady():
     torch.set_flush_denormal(False)  # dvae fit sets it; hypothesis draws subnormal numbers
 
 
+def pytest_collection_modifyitems(items):
+    """The longest test first, so that the other processes go through the others beside it."""
+    items.sort(key=lambda item: item.name != "test_commands_run_one_after_the_other")
+
+
 @pytest.fixture
 def tiny_data() -> ArrayData:
     """Sixty binary images of 4 x 4 pixels, in batches of 10; two kinds of image, so that there is something to learn."""

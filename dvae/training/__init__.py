@@ -90,7 +90,7 @@ bf16-mixed` -128.35 ± .28.
 Replicas are several models in one run: seeds, or a sweep, each the model that a run of its own gives:
 
 ```bash
-dvae fit --config configs/model/l1.yaml --config configs/estimator/rebar.yaml --trainer.max_steps 400 --name sweep \
+dvae fit --config configs/model/l1.yaml --config configs/estimator/rebar.yaml --trainer.max_steps 100 --name sweep \
   --replicas 2 --sweep '{lr: [0.001, 0.003], estimator.temperature: [0.5]}'
 dvae evaluate runs/sweep --num_samples 5
 dvae sample runs/sweep --replica 3 --out pictures

@@ -223,7 +223,7 @@ def test_certify_passes_reinforce_and_fails_concrete_and_an_own_biased_class(tmp
         "import dvae\n\n\nclass Half(dvae.GradientEstimator):\n"
         "    def gradient(self, f, q, draw, context):\n        return 0.5 * draw.value[..., None] * q.score(draw.b)\n"
     )
-    small = ["--num_problems=4", "--num_samples=20000"]
+    small = ["--num_problems=2", "--num_samples=5000"]
     assert main(["certify", "dvae.estimators.REINFORCE", *small, "--json=certificate.json"]) == 0
     assert "PASS" in capsys.readouterr().out
     assert json.loads(Path("certificate.json").read_text())["passed"] is True

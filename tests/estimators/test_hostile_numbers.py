@@ -92,7 +92,11 @@ def test_no_estimator_gives_a_nan_or_an_infinity(name, family, data):
 LARGE = [combination for combination in COMBINATIONS if combination[0] != "Exact"]
 
 
-@pytest.mark.parametrize(("name", "family"), LARGE)
+# An order of ten thousand takes seconds for each of an estimator's samples.
+SLOW = [name for name in LARGE if name[1] == "PlackettLuce" and "coupled=False" in name[0]]
+
+
+@pytest.mark.parametrize(("name", "family"), [pytest.param(*one, marks=pytest.mark.slow) if one in SLOW else one for one in LARGE])
 def test_ten_thousand_latents_stay_finite(name, family):
     """Logits over the whole range at once; memory must not grow with the square of D."""
     torch.manual_seed(0)

@@ -9,7 +9,7 @@ variance beside REINFORCE's, its number of evaluations, and whether it different
     False
 
 ```bash
-dvae certify dvae.estimators.REBAR --num_problems 4 --num_samples 20000
+dvae certify REBAR --num_problems 4 --num_samples 20000 --phi_steps 50
 ```
 
 The exit status says whether it passed; `dvae certify --all` does so for the whole library, also for the biased ones, whose bias it
