@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 
 from dvae.cli.arguments import Parser
-from dvae.report.curves import Curve, plot_training, reached, read_curves
+from dvae.report.curves import Curve, endings, plot_training, reached, read_curves
 from dvae.report.tables import labels, print_table
 
 __all__ = ["main"]
@@ -22,15 +22,15 @@ def main(command: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=str, default="curves.png", help="the PNG file")
     args = parser.parse_args(arguments)
     paths = [Path(run) for run in dict.fromkeys(args.runs)]
-    curves = {}
+    curves, rows = {}, []
     for name, path in zip(labels(paths), paths, strict=True):
+        ends = endings(path)
         for setting, curve in read_curves(path).items():
-            curves[f"{name}, {setting}" if setting else name] = curve
-    rows = [
-        (name, str(curve.steps[-1] + 1), f"{curve.seconds[-1]:.0f}", f"{fmean(curve.elbo[-max(1, len(curve.elbo) // 300) :]):.2f}")
-        for name, curve in curves.items()
-    ]
-    print_table("Training ELBO at the end, mean over a 300th of the run", ["", "steps", "seconds", "ELBO"], rows)
+            label = f"{name}, {setting}" if setting else name
+            curves[label] = curve
+            rows.append((label, str(curve.steps[-1] + 1), f"{curve.seconds[-1]:.0f}", *_end(ends.get(setting, []))))
+    title = "Training ELBO at the end, mean over the last twentieth of the run, and its standard error over replicas"
+    print_table(title, ["", "steps", "seconds", "ELBO", "std. error"], rows)
     levels = args.levels if isinstance(args.levels, dict) else {f"{level:g}": level for level in args.levels or []}
     if levels:
         times = [[name, *(_when(curve, level) for level in levels.values())] for name, curve in curves.items()]
@@ -42,3 +42,9 @@ def main(command: str, arguments: Sequence[str]) -> int:
 def _when(curve: Curve, level: float) -> str:
     there = reached(curve, level)
     return "not yet" if there is None else f"{there[0]:,}, {there[1]:.0f} s"
+
+
+def _end(values: Sequence[float]) -> tuple[str, str]:
+    if not values:
+        return "stopped", ""
+    return f"{fmean(values):.2f}", f"{stdev(values) / len(values) ** 0.5:.2f}" if len(values) > 1 else ""

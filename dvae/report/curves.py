@@ -17,6 +17,7 @@ from dvae.report.folders import read_config, tables_below
 __all__ = [
     "Curve",
     "binned",
+    "endings",
     "joined",
     "plot_training",
     "reached",
@@ -58,11 +59,7 @@ def read_curves(path: str | Path, name: str = _NAME) -> dict[str, Curve]:
     Raises:
         InputError: there is none.
     """
-    tables = tables_below(path)
-    rows = _rows(tables[-1].parent, name) if tables else []
-    if not rows:
-        raise InputError(f"run {path} must be a folder in which dvae fit logged {name} to metrics.csv, but there is none")
-    members = _members(read_config(tables[-1].parent), {column for row in rows for column in row}, name)
+    rows, members = _logged(path, name)
     curves = {}
     for setting, columns in members.items():
         steps, seconds, elbo, spread = [], [], [], []
@@ -76,6 +73,22 @@ def read_curves(path: str | Path, name: str = _NAME) -> dict[str, Curve]:
         if steps:
             curves[setting] = Curve(steps, seconds, elbo, spread)
     return curves
+
+
+def endings(path: str | Path, name: str = _NAME) -> dict[str, list[float]]:
+    """What :func:`read_curves` reads, at the end: each replica's mean over the last twentieth of the run, for each setting.
+
+    A replica that failed before has none.
+    """
+    rows, members = _logged(path, name)
+    first = 0.95 * rows[-1]["step"]
+    ends: dict[str, list[float]] = {}
+    for setting, columns in members.items():
+        for column in columns:
+            values = [row[column] for row in rows if row["step"] >= first and math.isfinite(row.get(column, math.nan))]
+            if values:
+                ends.setdefault(setting, []).append(fmean(values))
+    return ends
 
 
 def seconds_per_step(path: str | Path) -> float | None:
@@ -124,6 +137,15 @@ def joined(curves: Sequence[Curve]) -> Curve:
     times = [len(curves) * fmean(seconds for seconds, _ in logged[step]) for step in steps]
     values = [[elbo for _, elbo in logged[step]] for step in steps]
     return Curve(steps, times, [fmean(own) for own in values], [stdev(own) if len(own) > 1 else 0.0 for own in values])
+
+
+def _logged(path: str | Path, name: str) -> tuple[list[dict[str, float]], dict[str, list[str]]]:
+    """The rows of a run that have a quantity, and the columns of each setting's replicas."""
+    tables = tables_below(path)
+    rows = _rows(tables[-1].parent, name) if tables else []
+    if not rows:
+        raise InputError(f"run {path} must be a folder in which dvae fit logged {name} to metrics.csv, but there is none")
+    return rows, _members(read_config(tables[-1].parent), {column for row in rows for column in row}, name)
 
 
 def _rows(folder: Path, name: str, seen: frozenset[Path] = frozenset()) -> list[dict[str, float]]:

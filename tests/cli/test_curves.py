@@ -1,12 +1,13 @@
 """Curves are those of metrics.csv: of replicas, sweeps and resumed runs."""
 
 import csv
+import math
 from pathlib import Path
 
 import pytest
 
 from dvae.cli import main
-from dvae.report.curves import Curve, plot_training, reached, read_curves
+from dvae.report.curves import Curve, endings, plot_training, reached, read_curves
 from dvae.report.tables import labels
 
 
@@ -124,3 +125,18 @@ def test_a_level_is_reached_by_the_mean_of_the_updates_before(tmp_path, capsys):
 def test_a_run_that_is_shorter_than_the_mean_has_not_reached_a_level():
     steps = list(range(199, 2800, 200))
     assert reached(Curve(steps, [1.0] * len(steps), [-1.0] * len(steps), [0.0] * len(steps)), -5) is None
+
+
+def test_the_end_of_a_run_is_the_last_twentieth_of_each_replica(tmp_path, capsys):
+    rows = [{"step": step, "seconds": float(step), **elbo(-100.0, -100.0, -100.0)} for step in range(100)]
+    for row in rows[95:]:
+        row.update(elbo(-10.0, -12.0, -14.0))
+    for row in rows[50:]:
+        row["train/elbo/3"] = math.nan  # this one failed
+    rows[0]["train/elbo/3"] = -100.0
+    for row in rows:
+        row["train/elbo"] = -50.0
+    path = write(tmp_path / "run", rows, replicas=4)
+    assert endings(path) == {"": [-10.0, -12.0, -14.0]}
+    assert main(["curves", str(path), "--out", str(tmp_path / "x.png")]) == 0
+    assert "-12.00 │       1.15" in capsys.readouterr().out
