@@ -90,7 +90,12 @@ def growth(
 
     Returns:
         for each quantity and estimator, milliseconds at the quantity's values (K only where the estimator can have it).
+
+    Raises:
+        InputError: an estimator is unknown.
     """
+    for name in estimators:
+        maker(name)
     times: dict[str, dict[str, dict[int, float]]] = {}
     for quantity, values in GROWTH.items():
         subjects = {}
