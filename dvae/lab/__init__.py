@@ -177,9 +177,9 @@ None of them is told apart from the paper's RELAX, so that its arguments stay th
 for runs of this length, and faster: `--config relax_small`. The larger one is for long runs, where RELAX leaves REBAR behind.
 
 What an update costs counts as much: with the small r .75 of RELAX's time, REBAR's .68 (`dvae benchmark --estimators '[RELAX,
-RELAX(hidden=32, depth=1), REBAR]' --modes '[compiled]'`). Long runs in `make train`'s set-up, one seed, each on one core of a server beside the others
-(`dvae fit --config l1 --config rebar --trainer.max_steps 400000` and so on, and `dvae curves RUN... --levels '[-125, -120, -118,
--117]'`); updates and seconds until the training ELBO was there, of which the first 53 to 70 compile:
+RELAX(hidden=32, depth=1), REBAR]' --modes '[compiled]'`). Long runs in `make train`'s set-up, one seed, each on one core of a
+server beside the others (`dvae fit --config l1 --config rebar --trainer.max_steps 400000` and so on, and `dvae curves RUN...
+--levels '[-125, -120, -118, -117]'`); updates and seconds until the training ELBO was there, of which the first 53 to 70 compile:
 
 | estimator | -125 | -120 | -118 | -117 | at 532 s |
 |---|---|---|---|---|---|
