@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from dvae.report.tables import print_table
 
 __all__ = ["main"]
 
+_NO_FLAGS: set[str | int] = {"estimator", "latents", "progress"}
 _RENAMED = {"problems": "num_problems", "samples": "num_samples", "latents": "num_latents"}
 
 
@@ -26,7 +28,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
     parser.add_argument("estimator", type=str, nargs="?", default=None, help=text)
     parser.add_argument("--all", action="store_true", help="every estimator of the library, in one table")
     parser.add_argument("--init_args", type=dict | None, default=None, help="its arguments, such as '{\"coupled\": false}'")
-    parser.add_function_arguments(certify, as_group=False, skip={"estimator", "latents", "progress"})
+    parser.add_function_arguments(certify, as_group=False, skip=_NO_FLAGS)
     parser.add_argument("--json", type=str | None, default=None, help="also write the certificate to this file")
     args = parser.parse_args(renamed(arguments, _RENAMED))
     if args.all == (args.estimator is not None):
@@ -35,14 +37,9 @@ def main(command: str, arguments: Sequence[str]) -> int:
 
 
 def _certify(args: Namespace) -> int:
-    found = named(args.estimator)
-    cls = found.cls
-    try:
-        estimator = cls(**{**found.arguments, **(args.init_args or {})})
-    except TypeError as error:
-        raise InputError(f"estimator: cannot make {args.estimator}: {error}") from None
+    estimator = named(args.estimator, args.init_args or {}, "estimator").make()
     with Progress(transient=True) as bar:
-        task = bar.add_task(f"certifying {cls.__name__}", total=num_reports(estimator, args.num_problems))
+        task = bar.add_task(f"certifying {type(estimator).__name__}", total=num_reports(estimator, args.num_problems))
         certificate = certify(estimator, **_options(args), progress=lambda report: bar.advance(task))
     rows = [
         (
@@ -99,7 +96,7 @@ def _certify_all(args: Namespace) -> int:
 
 
 def _options(args: Namespace) -> dict[str, Any]:
-    return {name: args[name] for name in ("num_problems", "num_samples", "num_latents", "seed", "threshold")}
+    return {name: args[name] for name in inspect.signature(certify).parameters if name not in _NO_FLAGS}
 
 
 def _figure(value: float | None) -> str:

@@ -81,7 +81,8 @@ def choose(text: str) -> Choice:
     estimator = named(text)
     shipped = bundled_folder("configs") / "estimator" / f"{estimator.cls.__name__.lower()}.yaml"
     config = ["--config", str(shipped)] if estimator.path.startswith(_PACKAGE) and shipped.is_file() else []
-    return Choice(estimator.label, [*config, *estimator.flags])
+    flags = [f"--model.estimator.{argument}={json.dumps(value)}" for argument, value in estimator.arguments.items()]
+    return Choice(estimator.label, [*config, f"--model.estimator={estimator.path}", *flags])
 
 
 class Run(NamedTuple):

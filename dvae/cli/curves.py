@@ -31,7 +31,7 @@ def main(command: str, arguments: Sequence[str]) -> int:
             rows.append((label, str(curve.steps[-1] + 1), f"{curve.seconds[-1]:.0f}", *_end(ends.get(setting, []))))
     title = "Training ELBO at the end, mean over the last twentieth of the run, and its standard error over replicas"
     print_table(title, ["", "steps", "seconds", "ELBO", "std. error"], rows)
-    levels = args.levels if isinstance(args.levels, dict) else {f"{level:g}": level for level in args.levels or []}
+    levels = args.levels if isinstance(args.levels, dict) else {str(level).removesuffix(".0"): level for level in args.levels or []}
     if levels:
         times = [[name, *(_when(curve, level) for level in levels.values())] for name, curve in curves.items()]
         print_table("Updates and seconds until the mean of 3,000 updates was there", ["", *levels], times)

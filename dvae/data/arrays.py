@@ -66,8 +66,13 @@ def check_probabilities(values: Tensor, name: str) -> None:
 
 def draw_bits(probs: Tensor, generator: torch.Generator) -> Tensor:
     """Bits that are 1 with these probabilities, float32 of their shape."""
+    return bits_of(probs, uniform_from(generator, probs.shape, probs.device))
+
+
+def bits_of(probs: Tensor, noise: Tensor) -> Tensor:
+    """Bits that are 1 with these probabilities, float32, from uniforms of their shape."""
     # Uniforms lie in [0, 1): a probability of 0 never, of 1 always gives 1.
-    return (uniform_from(generator, probs.shape, probs.device) < probs).float()
+    return (noise < probs).float()
 
 
 def check_count(name: str, value: int) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from dvae.data.arrays import AUGMENT, NOISE, ORDER, check_count, check_seed, draw_bits
+from dvae.data.arrays import AUGMENT, NOISE, ORDER, bits_of, check_count, check_seed
 from dvae.data.stores import Store, TensorStore
 from dvae.errors import InputError
 from dvae.noise import mixed_seed
@@ -45,7 +45,7 @@ class TensorLoader:
         epoch_batches: after how many batches an epoch is over; all of them, unless set to fewer.
 
     Yields:
-        float32 [B, D]; [R, B, D] for R seeds.
+        float32 [B, D], a tensor of its own; [R, B, D] for R seeds.
 
     Raises:
         InputError: an argument is out of its range, or there is not one batch.
@@ -121,7 +121,7 @@ class TensorLoader:
         """The batches [R, B, D] at these places, read ahead by threads where there are some."""
         if not self.workers:
             for group in self._groups(batches):
-                read = self._cut(torch.stack(group)) if len(group) > 1 else [None]
+                read = self._take(torch.stack(group)) if len(group) > 1 else [None]
                 for index, (chosen, batch) in enumerate(zip(group, read, strict=True), start):
                     yield self._batch_of(chosen, epoch, index, batch)
                 start += len(group)
@@ -151,23 +151,25 @@ class TensorLoader:
         if len(whole) < len(batches):
             yield list(batches[len(whole) :])
 
-    def _cut(self, chosen: Tensor) -> Tensor:
-        """The examples at these places [*], as numbers [*, D]."""
-        return self.data.take(chosen.flatten()).view(*chosen.shape, -1).float()
+    def _take(self, places: Tensor) -> Tensor:
+        """The examples at these places [*], as they are stored, [*, D]."""
+        return self.data.take(places.flatten()).view(*places.shape, -1)
 
     def _batch_of(self, chosen: Tensor, epoch: int, index: int, batch: Tensor | None = None) -> Tensor:
-        """The batch [R, B, D] at these places [R, B], which may be cut already."""
+        """The batch [R, B, D] at these places [R, B], which may be taken from the store already, beside others."""
         if self._changes_examples:
             seeds = [mixed_seed(seed, AUGMENT, epoch, index, self.rank) for seed in self._seeds]
             parts = [self.data.take(own, torch.Generator().manual_seed(seed)) for own, seed in zip(chosen, seeds, strict=True)]
-            batch = torch.stack(parts).float()
+            batch = torch.stack(parts)
         elif batch is None:
-            batch = self._cut(chosen)
+            batch = self._take(chosen)
         if self.dynamic:
-            noise = torch.Generator()
+            generator = torch.Generator()
             seeds = [mixed_seed(seed, NOISE, epoch, index, self.rank) for seed in self._seeds]
-            batch = torch.stack([draw_bits(own, noise.manual_seed(seed)) for own, seed in zip(batch, seeds, strict=True)])
-        return batch
+            noise = torch.stack([torch.rand(batch.shape[1:], generator=generator.manual_seed(seed)) for seed in seeds])
+            return bits_of(batch.float(), noise.to(batch.device))
+        # A tensor of its own: what the caller does to it happens to no other batch.
+        return batch.to(torch.float32, copy=True)
 
     @property
     def several(self) -> bool:

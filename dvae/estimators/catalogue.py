@@ -5,9 +5,12 @@ from __future__ import annotations
 import ast
 import functools
 import inspect
-import json
+import sys
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
+
+import torch
 
 from dvae.config import import_class, public_path
 from dvae.errors import InputError, did_you_mean
@@ -83,56 +86,62 @@ class Named(NamedTuple):
         """The expression in its shortest form."""
         return _expression(self.path.removeprefix(_PACKAGE), self.arguments)
 
-    @property
-    def flags(self) -> list[str]:
-        """Those of ``dvae fit`` that ask for it."""
-        arguments = (f"--model.estimator.{argument}={json.dumps(value)}" for argument, value in self.arguments.items())
-        return [f"--model.estimator={self.path}", *arguments]
-
     def make(self) -> GradientEstimator:
         """The estimator, a new one in each call."""
         return self.cls(**self.arguments)
 
 
-def named(text: str) -> Named:
+def named(text: str, further: Mapping[str, Any] = MappingProxyType({}), argument: str = "estimators") -> Named:
     """The estimator that a text means: ``RELAX``, ``LOO(num_samples=4)``, ``my_package.Mine`` or ``my_package.Mine(rate=0.1)``.
+
+    Arguments:
+        text: a name that this package exports or an import path, and arguments by name.
+        further: arguments beside those in the text.
+        argument: what messages call it.
 
     Raises:
         InputError: there is no such estimator, or it does not take these arguments.
     """
-    name, arguments = _parsed(text)
-    known = {type(make()).__name__ for make in CATALOGUE.values()}
+    name, arguments = _parsed(text, argument)
+    arguments = {**arguments, **further}
+    known = _exported()
     if "." not in name and name not in known:
-        raise InputError(
-            f"estimators must be import paths or out of {', '.join(sorted(known))}; got {name}{did_you_mean(name, known)}"
-        )
-    cls = import_class(name if "." in name else f"{_PACKAGE}{name}", GradientEstimator, "estimators")
+        raise InputError(f"{argument} must be import paths or out of {', '.join(known)}; got {name}{did_you_mean(name, known)}")
+    cls = import_class(name if "." in name else f"{_PACKAGE}{name}", GradientEstimator, argument)
     parameters = inspect.signature(cls).parameters
-    for argument in arguments:
-        if argument not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            hint = did_you_mean(argument, parameters) or f"; it has {', '.join(parameters) or 'none'}"
-            raise InputError(f"estimators: {cls.__name__} has no argument {argument}{hint}")
+    for own in arguments:
+        if own not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            hint = did_you_mean(own, parameters) or f"; it has {', '.join(parameters) or 'none'}"
+            raise InputError(f"{argument}: {cls.__name__} has no argument {own}{hint}")
     found = Named(public_path(cls), cls, arguments)
     try:
-        found.make()
+        with torch.random.fork_rng(devices=[]):  # some draw initial weights at once
+            found.make()
     except (TypeError, ValueError) as error:
-        raise InputError(f"estimators: cannot make {text}: {error}") from None
+        raise InputError(f"{argument}: cannot make {text}: {error}") from None
     return found
 
 
-def _parsed(text: str) -> tuple[str, dict[str, Any]]:
+def _exported() -> list[str]:
+    """The names of this package's estimators, an alias too."""
+    package = vars(sys.modules[__package__])
+    classes = {name: package[name] for name in package["__all__"] if isinstance(package[name], type)}
+    return sorted(name for name, cls in classes.items() if issubclass(cls, GradientEstimator) and cls is not GradientEstimator)
+
+
+def _parsed(text: str, argument: str) -> tuple[str, dict[str, Any]]:
     """The name and the arguments of an expression."""
     try:
         node = ast.parse(text.strip(), mode="eval").body
         arguments: dict[str, Any] = {}
         if isinstance(node, ast.Call):
-            if node.args:
+            arguments = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords if keyword.arg}
+            if node.args or len(arguments) < len(node.keywords):  # by place, by **, or one twice
                 raise ValueError
-            arguments = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in node.keywords}
             node = node.func
-    except (SyntaxError, ValueError):
+    except (SyntaxError, TypeError, ValueError):
         raise InputError(
-            f"estimators must be names or import paths, with arguments as in LOO(num_samples=4) or RELAX(coupled=False), got {text}"
+            f"{argument} must be names or import paths, with arguments as in LOO(num_samples=4) or RELAX(coupled=False), got {text}"
         ) from None
     return ast.unparse(node), arguments
 

@@ -72,23 +72,24 @@ def read_curves(path: str | Path, name: str = _NAME) -> dict[str, Curve]:
                 spread.append(stdev(values) if len(values) > 1 else 0.0)
         if steps:
             curves[setting] = Curve(steps, seconds, elbo, spread)
+    if not curves:
+        raise InputError(f"run {path} must have logged {name} as a finite number, but never did")
     return curves
 
 
 def endings(path: str | Path, name: str = _NAME) -> dict[str, list[float]]:
     """What :func:`read_curves` reads, at the end: each replica's mean over the last twentieth of the run, for each setting.
 
-    A replica that failed before has none.
+    A replica that failed has none.
     """
     rows, members = _logged(path, name)
-    first = 0.95 * rows[-1]["step"]
-    ends: dict[str, list[float]] = {}
-    for setting, columns in members.items():
-        for column in columns:
-            values = [row[column] for row in rows if row["step"] >= first and math.isfinite(row.get(column, math.nan))]
-            if values:
-                ends.setdefault(setting, []).append(fmean(values))
-    return ends
+    end = [row for row in rows if row["step"] >= 0.95 * rows[-1]["step"]]
+    return {
+        setting: [
+            fmean(row[column] for row in end if column in row) for column in columns if math.isfinite(end[-1].get(column, math.nan))
+        ]
+        for setting, columns in members.items()
+    }
 
 
 def seconds_per_step(path: str | Path) -> float | None:
@@ -105,15 +106,16 @@ def seconds_per_step(path: str | Path) -> float | None:
 
 
 def reached(curve: Curve, level: float) -> tuple[int, float] | None:
-    """After how many updates and seconds the mean over the 3,000 updates before was first at a level; None where it never was."""
-    start, total = 0, 0.0
-    for index, (step, elbo) in enumerate(zip(curve.steps, curve.elbo, strict=True)):
-        total += elbo
-        while step - curve.steps[start] >= _REACHED_OVER and start < index:
-            total -= curve.elbo[start]
+    """After how many updates and seconds the mean over the 3,000 updates before was first at a level; None where it never was.
+
+    Of several models it is the mean over those that have not failed.
+    """
+    interval = curve.steps[1] - curve.steps[0] if len(curve.steps) > 1 else curve.steps[0] + 1
+    start, first = 0, curve.steps[0] - interval
+    for index, step in enumerate(curve.steps):
+        while step - curve.steps[start] >= _REACHED_OVER:
             start += 1
-        is_whole = step + 1 >= _REACHED_OVER
-        if is_whole and total / (index + 1 - start) >= level:
+        if step - first >= _REACHED_OVER and fmean(curve.elbo[start : index + 1]) >= level:
             return step + 1, curve.seconds[index]
     return None
 
@@ -208,9 +210,8 @@ def plot_training(curves: Mapping[str, Curve], path: str | Path, levels: Mapping
                 axis.fill_between(places, low, high, color=f"C{number}", alpha=0.2, linewidth=0)
     for number, (name, level) in enumerate((levels or {}).items()):
         for axis in axes:
-            # A line that is named by its place says it on the axis.
-            label = None if name == f"{level:g}" else name
-            axis.axhline(level, color="black", linestyle=("--", ":", "-.")[number % 3], linewidth=1, label=label)
+            axis.axhline(level, color="black", linestyle=("--", ":", "-.")[number % 3], linewidth=1)
+        axes[1].annotate(name, (1.01, level), xycoords=("axes fraction", "data"), va="center", fontsize=8)
     for axis, label in zip(axes, ("steps", "seconds"), strict=True):
         axis.set_xlabel(label)
         axis.locator_params(axis="x", nbins=6)

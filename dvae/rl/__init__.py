@@ -34,7 +34,7 @@ From the shell, with a progress bar, checkpoints and exact resume as everywhere:
 dvae rl fit --config cartpole_relax --model.num_seeds 3 --model.max_environment_steps 3000
 dvae rl evaluate runs/cartpole_relax --episodes 20
 dvae rl variance runs/cartpole_relax --estimators '[A2C, RELAX]' --num_fits 10 --num_rollouts 10
-dvae rl certify --estimators '[RELAX]' --num_episodes 10000
+dvae rl certify --estimators '[RELAX]' --num_episodes 20000
 ```
 
 `Rollouts` collects whole episodes, or a fixed number of steps; in single environments, whose episodes begin with seeds of their

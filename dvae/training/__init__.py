@@ -78,12 +78,13 @@ runs step by step, and a callback with hooks around a batch sees every batch: st
 `--model.steps_per_execution 1`. `dvae.lab.benchmark` has the figures.
 
 On a GPU batches are cut there, the step computes its own noise, and the compiled step is captured as a CUDA graph and replayed;
-where it cannot be captured, a warning says so and it is launched as it is. A step of RELAX takes .21 ms there, one of eight
-replicas .39 (`dvae.lab`), and `time dvae fit --config l1 --config relax --trainer.max_steps 20000` 48 s, half of them to compile.
-`tests/training/test_gpu.py` checks that models and figures are those of a CPU. `--matmul_precision high` (TensorFloat-32) and
-`--trainer.precision bf16-mixed` trade precision of the matrix products for speed; a CPU is slower in bf16-mixed. There RELAX with
-the linear model, 20,000 steps and `--model.compile true` reaches a test ELBO of -128.46 ± .28, and with `--trainer.precision
-bf16-mixed` -128.35 ± .28.
+where it cannot be captured, a warning says so and it is launched as it is. A step of RELAX takes .21 ms on an H100, one of
+eight replicas .39 (`dvae.lab`); `time dvae fit --config l1 --config relax --trainer.max_steps 20000` took 48 s there, 22 until
+the first 200 updates were compiled and done, 9 for the others with their validations. What evaluates, validates and binarizes
+draws on the CPU, so that figures and models are those of a CPU, which `tests/training/test_gpu.py` checks; `--data.dynamic`
+then costs more than such a step. `--matmul_precision high` (TensorFloat-32) and `--trainer.precision bf16-mixed` trade
+precision of the matrix products for speed; a CPU is slower in bf16-mixed. There RELAX with the linear model, 20,000 steps and
+`--model.compile true` reaches a test ELBO of -128.46 ± .28, and with `--trainer.precision bf16-mixed` -128.35 ± .28.
 
 # Replicas
 

@@ -35,6 +35,8 @@ def test_old_names_work_and_warn(capsys):
     ("arguments", "sentence"),
     [
         (["fitt"], "unknown command 'fitt'; did you mean fit?"),
+        (["certify", "REINFORCE", "--phi_steps=0"], "phi_steps must be from 1 to 1000000, got 0"),
+        (["certify", "LOO", "--init_args={num_sample: 3}"], "estimator: LOO has no argument num_sample; did you mean num_samples?"),
         (["certify", "RELAXX"], "got RELAXX; did you mean RELAX?"),
         (["evaluate", "x", "--num_sample=3"], "unknown argument --num_sample; did you mean --num_samples?"),
         (["fit", "--trainer.max_step=3"], "unknown argument --trainer.max_step; did you mean --trainer.max_steps?"),

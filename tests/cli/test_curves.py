@@ -122,6 +122,26 @@ def test_a_level_is_reached_by_the_mean_of_the_updates_before(tmp_path, capsys):
     assert "not yet" in printed
 
 
+def test_a_run_whose_start_is_missing_has_to_log_as_much_first():
+    steps = list(range(100_199, 110_000, 200))
+    curve = Curve(steps, [1.0] * len(steps), [-99.0] + [-120.0] * (len(steps) - 1), [0.0] * len(steps))
+    assert reached(curve, -100) is None
+    assert reached(curve, -121) == (103_000, 1.0)
+
+
+def test_an_early_value_far_off_does_not_count_later():
+    curve = Curve(list(range(199, 9000, 200)), [1.0] * 45, [-1e20] + [-50.0] * 44, [0.0] * 45)
+    assert reached(curve, -40) is None
+    assert reached(curve, -60) == (3200, 1.0)
+
+
+def test_a_run_that_logged_nothing_finite_is_named(tmp_path, capsys):
+    path = write(tmp_path / "run", [{"step": 9, "train/elbo": math.nan}, {"step": 19, "train/elbo": math.nan}])
+    assert main(["curves", str(path), "--out", str(tmp_path / "x.png")]) == 1
+    assert "must have logged train/elbo as a finite number" in capsys.readouterr().err
+    assert not (tmp_path / "x.png").exists()
+
+
 def test_a_run_that_is_shorter_than_the_mean_has_not_reached_a_level():
     steps = list(range(199, 2800, 200))
     assert reached(Curve(steps, [1.0] * len(steps), [-1.0] * len(steps), [0.0] * len(steps)), -5) is None
@@ -131,9 +151,8 @@ def test_the_end_of_a_run_is_the_last_twentieth_of_each_replica(tmp_path, capsys
     rows = [{"step": step, "seconds": float(step), **elbo(-100.0, -100.0, -100.0)} for step in range(100)]
     for row in rows[95:]:
         row.update(elbo(-10.0, -12.0, -14.0))
-    for row in rows[50:]:
-        row["train/elbo/3"] = math.nan  # this one failed
-    rows[0]["train/elbo/3"] = -100.0
+    for row in rows:
+        row["train/elbo/3"] = -1000.0 if row["step"] < 98 else math.nan  # this one failed
     for row in rows:
         row["train/elbo"] = -50.0
     path = write(tmp_path / "run", rows, replicas=4)

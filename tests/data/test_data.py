@@ -863,3 +863,25 @@ def test_a_fixed_draw_leaves_zeros_and_ones_alone():
     assert drawn[:, 0].sum() == 0
     assert drawn[:, 1].sum() == 1000
     assert abs(drawn[:, 2].sum().item() - 500) < 4.5 * math.sqrt(250)
+
+
+@pytest.mark.parametrize("seed", [3, [3, 4]])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_batches_that_are_cut_together_are_those_that_are_cut_one_by_one(seed, dynamic):
+    numbers = torch.rand(131, 6, generator=torch.Generator().manual_seed(0))
+    options = {"batch_size": 2, "shuffle": True, "seed": seed, "dynamic": dynamic}
+    together, apart = TensorLoader(numbers, **options), TensorLoader(numbers, **options, workers=1)
+    for loader in (together, apart):
+        loader.load_state_dict({"epoch": 1, "batch": 3})
+    ours, theirs = list(together), list(apart)
+    assert len(ours) == 63  # more than are cut at once, and a smaller last one
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_a_batch_is_a_tensor_of_its_own():
+    numbers = torch.ones(8, 6)
+    first, second = TensorLoader(numbers, batch_size=4)
+    first.zero_()
+    assert numbers.all()
+    assert second.all()
+    assert first.untyped_storage().nbytes() == 4 * first.numel()

@@ -1,6 +1,7 @@
 """Expressions that name estimators, as every command takes them."""
 
 import pytest
+import torch
 
 from dvae import InputError
 from dvae.estimators import CATALOGUE, LOO, RELAX, named
@@ -19,11 +20,7 @@ def test_an_import_path_takes_arguments_too():
         found = named(text)
         assert (found.cls, found.arguments) == (RELAX, {"hidden": 32, "depth": 1})
         assert found.label == "RELAX(hidden=32, depth=1)"
-        assert found.flags == [
-            "--model.estimator=dvae.estimators.RELAX",
-            "--model.estimator.hidden=32",
-            "--model.estimator.depth=1",
-        ]
+        assert found.path == "dvae.estimators.RELAX"
     assert named("dvae.estimators.LOO").make().config == LOO().config
 
 
@@ -34,6 +31,9 @@ def test_an_import_path_takes_arguments_too():
         ("LOO(num_sample=4)", "LOO has no argument num_sample; did you mean num_samples"),
         ("LOO(4)", "with arguments as in LOO\\(num_samples=4\\)"),
         ("LOO(num_samples=", "must be names or import paths"),
+        ("LOO(num_samples={[]: 1})", "must be names or import paths"),
+        ("LOO(num_samples=4, num_samples=5)", "must be names or import paths"),
+        ("LOO(**{})", "must be names or import paths"),
         ("LOO(num_samples=1)", "cannot make LOO\\(num_samples=1\\)"),
         ("my_package.Mine", "cannot import 'my_package.Mine'"),
         ("torch.nn.Linear", "GradientEstimator"),
@@ -42,3 +42,21 @@ def test_an_import_path_takes_arguments_too():
 def test_what_names_none_is_told(text, message):
     with pytest.raises(InputError, match=message):
         named(text)
+
+
+def test_an_alias_is_a_name_too():
+    assert named("U2G").cls is named("DisARM").cls
+
+
+def test_further_arguments_join_those_of_the_expression():
+    assert named("RELAX(hidden=32)", {"hidden": 8, "depth": 1}).arguments == {"hidden": 8, "depth": 1}
+    with pytest.raises(InputError, match="estimator: LOO has no argument num_sample; did you mean num_samples"):
+        named("LOO", {"num_sample": 4}, "estimator")
+
+
+def test_naming_one_draws_nothing():
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    named("RODEO")
+    named("RELAX(hidden=8)")
+    assert torch.equal(torch.get_rng_state(), before)

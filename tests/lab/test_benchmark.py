@@ -75,6 +75,7 @@ def test_growth_is_drawn(tmp_path):
         (["--repetitions=0"], "repetitions must be at least 1, got 0"),
         (["--replicas=1"], "replicas must be at least 2, got 1"),
         (["--grow", "--estimators=[FOO]"], "got FOO"),
+        (["--estimators=[RELAX, Exact]"], "estimators must not enumerate the 2^200 states, got Exact"),
         (["--long=10"], "steps must be at least 1000, got 10"),
         (["--processes=[2]"], "processes must be numbers that grow from 1"),
         (["--processes=[1, 9]"], "replicas must be at least the largest number of processes, 9, got 8"),

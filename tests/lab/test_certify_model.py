@@ -69,3 +69,5 @@ def test_what_cannot_be_enumerated_is_refused():
         certify_model(dvae.VAE(num_pixels=3, num_latents=40), X)
     with pytest.raises(InputError, match=r"x must be one example, \[1, 3\], got \[2, 3\]"):
         certify_model(small_model("LOO", dvae.likelihoods.Bernoulli()), X.expand(2, -1))
+    with pytest.raises(dvae.InputError, match="phi_steps must be at least 1, got 0"):
+        certify_model(small_model("LOO", dvae.likelihoods.Bernoulli()), X, phi_steps=0)

@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor
 
 from dvae.data import BinarizedMNIST, TensorLoader
+from dvae.errors import InputError
 from dvae.estimators import CATALOGUE, GradientEstimator, named
 from dvae.lab.benchmark.algorithms import BLOCK
 from dvae.lab.benchmark.products import count_products
@@ -40,10 +41,13 @@ def maker(text: str) -> Callable[[], GradientEstimator]:
     """What makes the estimator that an expression names, see :func:`dvae.estimators.named`.
 
     Raises:
-        InputError: there is none, or it is not for Bernoulli latents.
+        InputError: there is none, it is not for Bernoulli latents, or it goes through all states.
     """
     found = named(text)
-    found.make().require_support(Bernoulli)
+    estimator = found.make()
+    estimator.require_support(Bernoulli)
+    if estimator.evaluations_per_sample is None:
+        raise InputError(f"estimators must not enumerate the 2^200 states, got {text}")
     return found.make
 
 

@@ -63,6 +63,7 @@ class Certificate(NamedTuple):
     max_z: float
     threshold: float
     num_samples: int
+    phi_steps: int
     latents: tuple[str, ...]
     declared_unbiased: bool
     declared_evaluations: int | None
@@ -211,6 +212,7 @@ def certify(
         max_z=max_z,
         threshold=threshold,
         num_samples=num_samples,
+        phi_steps=phi_steps,
         latents=tuple(family.__name__ for family in families),
         declared_unbiased=estimator.unbiased,
         declared_evaluations=declared,
@@ -294,7 +296,7 @@ def certify_model(model: VAE, x: Tensor, *, num_samples: int = 200_000, phi_step
         the report; ``max_z`` is the largest |z| over the encoders' parameters, about 4 at most where the gradient is unbiased.
 
     Raises:
-        InputError: there are too many states, or x is not one example.
+        InputError: there are too many states, x is not one example, or a number is out of its range.
 
     Example:
         >>> from dvae.lab.certify import certify_model
@@ -309,6 +311,8 @@ def certify_model(model: VAE, x: Tensor, *, num_samples: int = 200_000, phi_step
     num_states = model.latent(torch.zeros(model.latent.num_logits)).num_states ** model.num_layers
     if num_states > _MAX_STATES:
         raise InputError(f"model must have at most {_MAX_STATES} states to be enumerated, got {num_states:.3g}: fewer latents")
+    if phi_steps < 1:
+        raise InputError(f"phi_steps must be at least 1, got {phi_steps}")
     generator = seeded_generator(torch.Generator(), seed, 3)
     return _step_report(type(model.likelihood).__name__, model, x, num_samples, phi_steps, generator)
 
