@@ -173,6 +173,7 @@ batch 100 at rate .0003 with these betas; (d) nonlinear maps, 10,000 of batch 24
 | temperature .1 at the start | -128.82 ± 0.07 | | | |
 | independent noise | -128.71 ± 0.11 | | | |
 | no decay of r's weights | -128.80 ± 0.07 | | | |
+| phi's rate .01 | -128.67 ± 0.10 | | | |
 
 None of them is told apart from the paper's RELAX, so that its arguments stay the defaults. An r of one layer of 32 units is enough
 for runs of this length, and faster: `--config relax_small`. The larger one is for long runs, where RELAX leaves REBAR behind.
