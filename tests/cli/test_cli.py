@@ -266,7 +266,7 @@ def test_bad_commands_and_checkpoints_end_in_one_sentence(tmp_path, capsys):
     (tmp_path / "text.ckpt").write_text("hello")
     assert "damaged or not a checkpoint" in failure(["evaluate", str(tmp_path / "text.ckpt")], capsys)
     assert "cannot import 'dvae.estimators.RELAXX'" in failure(["certify", "dvae.estimators.RELAXX"], capsys)
-    assert "estimators must be out of" in failure(["benchmark", "--estimators=[FOO]"], capsys)
+    assert "estimators must be import paths or out of" in failure(["benchmark", "--estimators=[FOO]"], capsys)
     assert "either an estimator or --all must be given, got neither" in failure(["certify"], capsys)
     assert "estimators must be import paths or out of" in failure(["toy", "--estimators=[FOO]"], capsys)
 
