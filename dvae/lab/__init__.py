@@ -242,6 +242,16 @@ thread, medians of turns, and of ours over the peer's, on a host that others wer
 | RELAX | 12.54 | 10.71 | 1.21 | 3.33 | 4.08 | 0.84 |
 | RELAX(coupled=False) | 18.55 | 15.03 | 1.21 | 4.68 | 5.06 | 0.96 |
 
+At batch 100 (`--batch_size 100`):
+
+| estimator | eager | PyTorch | ratio | compiled | JAX | ratio |
+|---|---|---|---|---|---|---|
+| REINFORCE | 7.27 | 5.66 | 1.29 | 2.79 | 3.28 | 0.92 |
+| LOO | 9.02 | 7.57 | 1.16 | 4.10 | 5.06 | 0.87 |
+| REBAR | 14.83 | 13.29 | 1.08 | 5.72 | 6.71 | 0.88 |
+| RELAX | 22.41 | 19.06 | 1.16 | 8.76 | 10.93 | 0.80 |
+| RELAX(coupled=False) | 33.46 | 32.21 | 1.05 | 13.07 | 14.80 | 0.88 |
+
 Compiled, coupled RELAX takes 1 / 3.2 of plain eager PyTorch's time. What is left of the eager step is not its operations, which
 take as long as PyTorch's, but the code between them: Adam's pass over all moments pushes it out of the processor's caches in every
 step.
