@@ -236,11 +236,11 @@ thread, medians of turns, and of ours over the peer's, on a host that others wer
 
 | estimator | eager | PyTorch | ratio | compiled | JAX | ratio |
 |---|---|---|---|---|---|---|
-| REINFORCE | 3.97 | 3.40 | 1.22 | 1.21 | 1.22 | 1.00 |
-| LOO | 4.74 | 4.01 | 1.16 | 1.72 | 1.72 | 0.99 |
-| REBAR | 8.16 | 6.65 | 1.25 | 2.18 | 2.26 | 0.94 |
-| RELAX | 12.54 | 10.71 | 1.21 | 3.33 | 4.08 | 0.84 |
-| RELAX(coupled=False) | 18.55 | 15.03 | 1.21 | 4.68 | 5.06 | 0.96 |
+| REINFORCE | 4.15 | 3.49 | 1.21 | 1.29 | 1.27 | 0.98 |
+| LOO | 4.31 | 3.47 | 1.22 | 1.59 | 1.51 | 1.03 |
+| REBAR | 8.70 | 7.03 | 1.23 | 2.27 | 2.44 | 0.93 |
+| RELAX | 12.97 | 11.02 | 1.16 | 3.67 | 4.33 | 0.87 |
+| RELAX(coupled=False) | 17.98 | 16.48 | 1.12 | 5.15 | 5.37 | 0.92 |
 
 At batch 100 (`--batch_size 100`):
 
@@ -252,7 +252,7 @@ At batch 100 (`--batch_size 100`):
 | RELAX | 22.41 | 19.06 | 1.16 | 8.76 | 10.93 | 0.80 |
 | RELAX(coupled=False) | 33.46 | 32.21 | 1.05 | 13.07 | 14.80 | 0.88 |
 
-Compiled, coupled RELAX takes 1 / 3.2 of plain eager PyTorch's time. What is left of the eager step is not its operations, which
+Compiled, coupled RELAX takes 1 / 3.0 of plain eager PyTorch's time. What is left of the eager step is not its operations, which
 take as long as PyTorch's, but the code between them: Adam's pass over all moments pushes it out of the processor's caches in every
 step.
 `dvae benchmark --estimators '[RELAX]' --long 50000` shows the rate along a run: 2.13 ms a step in the first thousand, 2.12 in the
