@@ -64,6 +64,8 @@ class Autoencoder(Spatial):
 
     def flat_input(self, x: Tensor) -> Tensor:
         """x as [B, num_pixels] of the model's type; an InputError says where its shape is wrong."""
+        if isinstance(x, Tensor) and x.dim() == 2 and x.shape[1] == self.num_pixels:
+            return x.to(self.mean.dtype)
         if not isinstance(x, Tensor) or x.dim() < 1 or x[0:1].numel() not in (0, self.num_pixels):
             given = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             size = tuple(x.shape[1:]) if isinstance(x, Tensor) else ()

@@ -80,26 +80,32 @@ class Trainable(Autoencoder, Training):
     # What changes from step to step without being a tensor; a compiled step must not look at it.
 
     clock_was_read = False
+    _iteration: int
 
     @property
     def iteration(self) -> int:
         """Batches trained on so far."""
-        self.clock_was_read = True
+        self._note_reading()
         return self._iteration
 
     @iteration.setter
     def iteration(self, value: int) -> None:
-        self._iteration = value
+        # A module's own way looks for parameters and modules of the name, every step.
+        object.__setattr__(self, "_iteration", value)
 
     @property
     def trainer(self) -> pl.Trainer:
         """The trainer that the module is in, as in Lightning."""
-        self.clock_was_read = True
+        self._note_reading()
         return super().trainer
 
     @trainer.setter
     def trainer(self, trainer: pl.Trainer | None) -> None:
         pl.LightningModule.trainer.fset(self, trainer)  # type: ignore[attr-defined]
+
+    def _note_reading(self) -> None:
+        if not self.clock_was_read:
+            self.clock_was_read = True
 
     def start_training(self, trainer: pl.Trainer) -> None:
         """Set the data's mean where it is not set."""
