@@ -17,9 +17,6 @@ from dvae.noise import mixed_seed
 
 __all__ = ["TensorLoader"]
 
-# Of what is cut at once, batches and bytes: such as stay in a processor's last cache.
-_CUT_AT_ONCE, _CUT_BYTES = 50, 1 << 22
-
 
 class TensorLoader:
     """Cuts batches from one tensor on the tensor's own device, or reads them from a store.
@@ -120,11 +117,7 @@ class TensorLoader:
     def _read(self, batches: Sequence[Tensor], epoch: int, start: int) -> Iterator[Tensor]:
         """The batches [R, B, D] at these places, read ahead by threads where there are some."""
         if not self.workers:
-            for group in self._groups(batches):
-                read = self._take(torch.stack(group)) if len(group) > 1 else [None]
-                for index, (chosen, batch) in enumerate(zip(group, read, strict=True), start):
-                    yield self._batch_of(chosen, epoch, index, batch)
-                start += len(group)
+            yield from (self._batch_of(chosen, epoch, index) for index, chosen in enumerate(batches, start))
             return
         waiting: deque[Future[Tensor]] = deque()
         with ThreadPoolExecutor(self.workers) as pool:
@@ -138,38 +131,20 @@ class TensorLoader:
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    @property
-    def _changes_examples(self) -> bool:
-        return self.augment and self.data.random
-
-    def _groups(self, batches: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-        """Batches that are cut at once, for the call costs more than it moves: of one size, and from memory."""
-        size = 4 * len(self._seeds) * self.batch_size * math.prod(self.data.shape)
-        together = max(1, min(_CUT_AT_ONCE, _CUT_BYTES // size)) if self.data.in_memory and not self._changes_examples else 1
-        whole = [chosen for chosen in batches if chosen.shape[-1] == self.batch_size]
-        yield from (whole[first : first + together] for first in range(0, len(whole), together))
-        if len(whole) < len(batches):
-            yield list(batches[len(whole) :])
-
-    def _take(self, places: Tensor) -> Tensor:
-        """The examples at these places [*], as they are stored, [*, D]."""
-        return self.data.take(places.flatten()).view(*places.shape, -1)
-
-    def _batch_of(self, chosen: Tensor, epoch: int, index: int, batch: Tensor | None = None) -> Tensor:
-        """The batch [R, B, D] at these places [R, B], which may be taken from the store already, beside others."""
-        if self._changes_examples:
+    def _batch_of(self, chosen: Tensor, epoch: int, index: int) -> Tensor:
+        """The batch [R, B, D] at these places [R, B]."""
+        if self.augment and self.data.random:
             seeds = [mixed_seed(seed, AUGMENT, epoch, index, self.rank) for seed in self._seeds]
             parts = [self.data.take(own, torch.Generator().manual_seed(seed)) for own, seed in zip(chosen, seeds, strict=True)]
             batch = torch.stack(parts)
-        elif batch is None:
-            batch = self._take(chosen)
+        else:
+            batch = self.data.take(chosen.flatten()).view(*chosen.shape, -1)
         if self.dynamic:
             generator = torch.Generator()
             seeds = [mixed_seed(seed, NOISE, epoch, index, self.rank) for seed in self._seeds]
             noise = torch.stack([torch.rand(batch.shape[1:], generator=generator.manual_seed(seed)) for seed in seeds])
             return bits_of(batch.float(), noise.to(batch.device))
-        # A tensor of its own: what the caller does to it happens to no other batch.
-        return batch.to(torch.float32, copy=True)
+        return batch.float()
 
     @property
     def several(self) -> bool:

@@ -867,14 +867,14 @@ def test_a_fixed_draw_leaves_zeros_and_ones_alone():
 
 @pytest.mark.parametrize("seed", [3, [3, 4]])
 @pytest.mark.parametrize("dynamic", [False, True])
-def test_batches_that_are_cut_together_are_those_that_are_cut_one_by_one(seed, dynamic):
+def test_batches_that_threads_read_are_those_that_are_cut_one_by_one(seed, dynamic):
     numbers = torch.rand(131, 6, generator=torch.Generator().manual_seed(0))
     options = {"batch_size": 2, "shuffle": True, "seed": seed, "dynamic": dynamic}
-    together, apart = TensorLoader(numbers, **options), TensorLoader(numbers, **options, workers=1)
-    for loader in (together, apart):
+    plain, ahead = TensorLoader(numbers, **options), TensorLoader(numbers, **options, workers=1)
+    for loader in (plain, ahead):
         loader.load_state_dict({"epoch": 1, "batch": 3})
-    ours, theirs = list(together), list(apart)
-    assert len(ours) == 63  # more than are cut at once, and a smaller last one
+    ours, theirs = list(plain), list(ahead)
+    assert len(ours) == 63  # and a smaller last one
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
