@@ -51,7 +51,8 @@ def binarize(probs: Tensor, seed: int) -> Tensor:
     """Draw every value once from Bernoulli(probs): uint8 of the same shape, the same for the same seed."""
     if not probs.is_floating_point():
         return probs.to(torch.uint8)
-    return draw_bits(probs, torch.Generator().manual_seed(seed)).to(torch.uint8)
+    noise = uniform_from(torch.Generator().manual_seed(seed), probs.shape, probs.device)
+    return bits_of(probs, noise).to(torch.uint8)
 
 
 def check_probabilities(values: Tensor, name: str) -> None:
@@ -62,11 +63,6 @@ def check_probabilities(values: Tensor, name: str) -> None:
         raise InputError(
             f"{name} must have values in [0, 1] to be drawn from, got values from {low.item():g} to {high.item():g}{hint}"
         )
-
-
-def draw_bits(probs: Tensor, generator: torch.Generator) -> Tensor:
-    """Bits that are 1 with these probabilities, float32 of their shape."""
-    return bits_of(probs, uniform_from(generator, probs.shape, probs.device))
 
 
 def bits_of(probs: Tensor, noise: Tensor) -> Tensor:

@@ -82,8 +82,8 @@ where it cannot be captured, a warning says so and it is launched as it is. A st
 eight replicas .39 (`dvae.lab`); `time dvae fit --config l1 --config relax --trainer.max_steps 20000` took 48 s there, 22 until
 the first 200 updates were compiled and done, 9 for the others with their validations. What evaluates, validates and binarizes
 draws on the CPU, so that figures and models are those of a CPU, which `tests/training/test_gpu.py` checks; `--data.dynamic`
-then costs more than such a step. `--matmul_precision high` (TensorFloat-32) and `--trainer.precision bf16-mixed` trade
-precision of the matrix products for speed; a CPU is slower in bf16-mixed. There RELAX with the linear model, 20,000 steps and
+waits for that in every batch. `--matmul_precision high` (TensorFloat-32) and `--trainer.precision bf16-mixed` trade precision
+of the matrix products for speed; a CPU is slower in bf16-mixed. There RELAX with the linear model, 20,000 steps and
 `--model.compile true` reaches a test ELBO of -128.46 ± .28, and with `--trainer.precision bf16-mixed` -128.35 ± .28.
 
 # Replicas

@@ -1,4 +1,4 @@
-"""Expressions that name estimators, as every command takes them."""
+"""Expressions that name estimators, as commands take them."""
 
 import pytest
 import torch
