@@ -239,7 +239,7 @@ thread, medians of turns, and of ours over the peer's, on a host that others wer
 | REINFORCE | 4.15 | 3.49 | 1.21 | 1.29 | 1.27 | 0.98 |
 | LOO | 4.31 | 3.47 | 1.22 | 1.59 | 1.51 | 1.03 |
 | REBAR | 8.70 | 7.03 | 1.23 | 2.27 | 2.44 | 0.93 |
-| RELAX | 12.97 | 11.02 | 1.16 | 3.67 | 4.33 | 0.87 |
+| RELAX | 12.71 | 10.43 | 1.20 | 3.53 | 4.13 | 0.86 |
 | RELAX(coupled=False) | 17.98 | 16.48 | 1.12 | 5.15 | 5.37 | 0.92 |
 
 At batch 100 (`--batch_size 100`):
