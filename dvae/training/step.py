@@ -113,7 +113,8 @@ def _differentiated(model: VAE, x: Tensor, layers: Sequence[Layer]) -> _Evaluati
         evaluation = _evaluated(model, x, [Layer(type(q)(logits), z.detach(), sample)])
         return evaluation.value, evaluation.terms
 
-    theta = {name: parameter for name, parameter in model.named_theta() if parameter.requires_grad}
+    # While compiling, no tensor says that a transform differentiates it.
+    theta = {name: one for name, one in model.named_theta() if torch.compiler.is_compiling() or one.requires_grad}
     value, terms, by_theta, (by_logits, derivative) = value_and_gradients(model, value_of, theta, q.logits, b)
     pairs = [(q.logits, by_logits), *((theta[name], by_theta[name]) for name in theta)]
     # Of this value, and of the gradient that the pass has found.
