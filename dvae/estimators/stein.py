@@ -76,8 +76,7 @@ class RODEO(GradientEstimator[Discrete]):
         projection = q.flat(other_slope * (own - other)).sum(-1)  # [K - 1, K, B]
         probs, change = q.moves(own, other_slope)  # [K - 1, K, B, D, n]
 
-        here = self.h(projection, other_value)  # [2, K, B]
-        moved = self.h(projection[..., None, None] + change, other_value[..., None, None])  # [2, K, B, D, n]
+        here, moved = self.h(projection, other_value, change)  # [2, K, B], [2, K, B, D, n]
         difference = probs * (moved - here[..., None, None])
         stein, tilde = difference.sum((-2, -1)) / num_variables  # A h(b_k) and A h~(b_k)
 
@@ -87,10 +86,28 @@ class RODEO(GradientEstimator[Discrete]):
         correction = q.score(draw.b, tilde) + q.moved(draw.b, probs[0] * moved[1]) / num_variables
         return controlled(q, draw.b, draw.value, baseline, self.beta * correction)
 
-    def h(self, projection: Tensor, value: Tensor) -> Tensor:
-        """h and h~, averaged over the other samples, [2, K, B, *], from [K - 1, K, B, *] each."""
-        features = torch.stack([projection, value.expand_as(projection)], -1)
-        return self.network(features).mean(0).movedim(-1, 0)
+    def h(self, projection: Tensor, value: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
+        """h and h~ at b_k, [2, K, B], and at its neighbours, [2, K, B, D, n]; the mean over the other samples, [K - 1, K, B, *] each."""
+        first, *others = self.network.layers
+        units = first(torch.stack([projection, value], -1))
+        here = units
+        for layer in others:
+            here = layer(here)
+        # A move changes one feature of the two, and so every unit of the first layer by one product.
+        slope, *_ = first.weight.unbind(1)
+        if not torch.compiler.is_dynamo_compiling():
+            moved = units[..., None, None, :] + change[..., None] * slope
+            for layer in others:
+                moved = layer(moved)
+            return here.mean(0).movedim(-1, 0), moved.mean(0).movedim(-1, 0)
+        # Compiled, the last layer is a sum over units in one pass, which never stores them; a product would read them all from memory.
+        moved = units.movedim(-1, 0)[..., None, None] + slope[:, None, None, None, None, None] * change
+        *others, last = others
+        for layer in others:
+            moved = layer(moved.movedim(0, -1)).movedim(-1, 0) if isinstance(layer, nn.Linear) else layer(moved)
+        rows = zip(last.weight, last.bias, strict=True)
+        moved = torch.stack([(weight[:, None, None, None, None, None] * moved).sum(0) + bias for weight, bias in rows])
+        return here.mean(0).movedim(-1, 0), moved.mean(1)
 
     def summary(self) -> dict[str, Tensor]:
         return {"alpha": self.alpha.detach(), "beta": self.beta.detach()}
