@@ -232,27 +232,27 @@ the rate of the largest of them; `Trainer.fit` takes turns with the plain loop, 
 
 `dvae benchmark --peers` takes turns with the same step written for the purpose, in eager PyTorch and as fifty steps of JAX in one
 `lax.scan`, of which a test says that they compute the same gradients; each has a process of its own. CPU time of a step, ms, one
-thread, medians of turns, and of ours over the peer's, on a host that others were using:
+thread, medians of turns, and of ours over the peer's, on a host that others were using, which moves a ratio by a tenth:
 
 | estimator | eager | PyTorch | ratio | compiled | JAX | ratio |
 |---|---|---|---|---|---|---|
-| REINFORCE | 4.15 | 3.49 | 1.21 | 1.29 | 1.27 | 0.98 |
-| LOO | 4.31 | 3.47 | 1.22 | 1.59 | 1.51 | 1.03 |
-| REBAR | 8.70 | 7.03 | 1.23 | 2.27 | 2.44 | 0.93 |
-| RELAX | 12.71 | 10.43 | 1.20 | 3.53 | 4.13 | 0.86 |
-| RELAX(coupled=False) | 17.98 | 16.48 | 1.12 | 5.15 | 5.37 | 0.92 |
+| REINFORCE | 4.39 | 3.20 | 1.31 | 1.18 | 1.23 | 0.96 |
+| LOO | 4.04 | 3.45 | 1.17 | 1.23 | 1.35 | 0.92 |
+| REBAR | 8.40 | 6.53 | 1.30 | 2.12 | 2.15 | 0.92 |
+| RELAX | 12.39 | 10.04 | 1.20 | 3.26 | 4.11 | 0.77 |
+| RELAX(coupled=False) | 15.74 | 14.63 | 1.19 | 4.47 | 4.73 | 0.94 |
 
 At batch 100 (`--batch_size 100`):
 
 | estimator | eager | PyTorch | ratio | compiled | JAX | ratio |
 |---|---|---|---|---|---|---|
-| REINFORCE | 7.27 | 5.66 | 1.29 | 2.79 | 3.28 | 0.92 |
-| LOO | 9.02 | 7.57 | 1.16 | 4.10 | 5.06 | 0.87 |
-| REBAR | 14.83 | 13.29 | 1.08 | 5.72 | 6.71 | 0.88 |
-| RELAX | 22.41 | 19.06 | 1.16 | 8.76 | 10.93 | 0.80 |
-| RELAX(coupled=False) | 33.46 | 32.21 | 1.05 | 13.07 | 14.80 | 0.88 |
+| REINFORCE | 5.82 | 4.58 | 1.19 | 2.94 | 2.65 | 0.96 |
+| LOO | 8.27 | 6.89 | 1.20 | 4.56 | 4.84 | 0.77 |
+| REBAR | 15.12 | 13.73 | 1.13 | 6.05 | 7.11 | 0.87 |
+| RELAX | 22.88 | 20.49 | 1.11 | 9.10 | 10.58 | 0.88 |
+| RELAX(coupled=False) | 31.87 | 27.26 | 1.07 | 11.25 | 13.99 | 0.86 |
 
-Compiled, coupled RELAX takes 1 / 3.0 of plain eager PyTorch's time. What is left of the eager step is not its operations, which
+Compiled, coupled RELAX takes 1 / 3.1 of plain eager PyTorch's time. What is left of the eager step is not its operations, which
 take as long as PyTorch's, but the code between them: Adam's pass over all moments pushes it out of the processor's caches in every
 step.
 `dvae benchmark --estimators '[RELAX]' --long 50000` shows the rate along a run: 2.13 ms a step in the first thousand, 2.12 in the
@@ -272,9 +272,7 @@ On a GPU a step is bound by its launches, which a captured one has one of, and b
 | RELAX(coupled=False) | 12.8 | 0.31 | 0.55 |
 
 Through `Trainer.fit` a compiled step took .19 to .36 ms. What pays there is many models at a time: 64 replicas of RELAX
-(`--estimators '[RELAX]' --replicas 64`) take 1.3 ms a step, a tenth of what they take one after the other. The convolutional
-model with a code on a grid (`--spatial --device cuda`) goes through 3,186 images a second in a plain loop, 2,085 eager and 27,992
-compiled; RODEO at batch 100 takes 0.32 ms.
+(`--estimators '[RELAX]' --replicas 64`) take 1.3 ms a step, a tenth of what they take one after the other.
 
 How a compiled step grows, one quantity at a time (`dvae benchmark --estimators '[REINFORCE, LOO, REBAR, RELAX]' --grow --plot
 growth.png`):

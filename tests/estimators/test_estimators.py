@@ -546,13 +546,21 @@ MUTATIONS = [
 ]
 
 
+class Found(Exception):
+    """A problem of a certificate that shows the bias: the others need not be waited for."""
+
+
+def stop_at_bias(report):
+    if report.max_z > 6:
+        raise Found
+
+
 @pytest.mark.parametrize(("cls", "old", "new", "arguments"), MUTATIONS, ids=lambda value: getattr(value, "__name__", None))
 def test_certificate_fails_every_mutant(cls, old, new, arguments):
     # It is cheap, and one of its mutants is wrong in two layers only.
     options = {**QUICK, "num_samples": 100_000} if cls is Reparameterization else QUICK
-    certificate = dvae.certify(mutant(cls, old, new)(**arguments), latents=cls.latents[:1], **options)
-    assert not certificate.passed
-    assert certificate.max_z > 6
+    with pytest.raises(Found):
+        dvae.certify(mutant(cls, old, new)(**arguments), latents=cls.latents[:1], progress=stop_at_bias, **options)
 
 
 @pytest.mark.parametrize(
@@ -568,8 +576,8 @@ def test_certificate_fails_every_mutant(cls, old, new, arguments):
 )
 def test_certificate_fails_latents_with_a_wrong_path(cls, old, new):
     wrong = type(f"Wrong{cls.__name__}", (cls,), {"path": mutant(cls, old, new).path})
-    certificate = dvae.certify(REBAR(), latents=[wrong], **QUICK)
-    assert certificate.max_z > 6
+    with pytest.raises(Found):
+        dvae.certify(REBAR(), latents=[wrong], progress=stop_at_bias, **QUICK)
 
 
 def test_fixture_passes_sound_estimators_and_fails_others_with_the_verdict(certified):
