@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -87,30 +90,37 @@ class RODEO(GradientEstimator[Discrete]):
         return controlled(q, draw.b, draw.value, baseline, self.beta * correction)
 
     def h(self, projection: Tensor, value: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-        """h and h~ at b_k, [2, K, B], and at its neighbours, [2, K, B, D, n]; the mean over the other samples, [K - 1, K, B, *] each."""
-        first, *others = self.network.layers
+        """h and h~ at b_k, [2, K, B], and at its neighbours, [2, K, B, D, n]: means over the other samples.
+
+        Arguments:
+            projection, value: the network's two features at b_k, [K - 1, K, B].
+            change: what a move adds to the projection, [K - 1, K, B, D, n].
+        """
+        layers: list[Any] = list(self.network.layers)
+        first, *others = layers
         units = first(torch.stack([projection, value], -1))
-        here = units
-        for layer in others:
-            here = layer(here)
+        here = _through(others, units).mean(0).movedim(-1, 0)
         # A move changes one feature of the two, and so every unit of the first layer by one product.
-        slope, *_ = first.weight.unbind(1)
+        slope = first.weight[:, 0]
         if not torch.compiler.is_dynamo_compiling():
             moved = units[..., None, None, :] + change[..., None] * slope
-            for layer in others:
-                moved = layer(moved)
-            return here.mean(0).movedim(-1, 0), moved.mean(0).movedim(-1, 0)
-        # Compiled, the last layer is a sum over units in one pass, which never stores them; a product would read them all from memory.
-        moved = units.movedim(-1, 0)[..., None, None] + slope[:, None, None, None, None, None] * change
-        *others, last = others
-        for layer in others:
+            return here, _through(others, moved).mean(0).movedim(-1, 0)
+        # Compiled, the last layer as sums over units is one pass, in which no unit is stored; a product reads all from memory.
+        *between, last = others
+        moved = units.movedim(-1, 0)[..., None, None] + slope.view(-1, 1, 1, 1, 1, 1) * change
+        for layer in between:
             moved = layer(moved.movedim(0, -1)).movedim(-1, 0) if isinstance(layer, nn.Linear) else layer(moved)
-        rows = zip(last.weight, last.bias, strict=True)
-        moved = torch.stack([(weight[:, None, None, None, None, None] * moved).sum(0) + bias for weight, bias in rows])
-        return here.mean(0).movedim(-1, 0), moved.mean(1)
+        sums = [(weight.view(-1, 1, 1, 1, 1, 1) * moved).sum(0) for weight in last.weight]
+        return here, torch.stack([one + bias for one, bias in zip(sums, last.bias, strict=True)]).mean(1)
 
     def summary(self) -> dict[str, Tensor]:
         return {"alpha": self.alpha.detach(), "beta": self.beta.detach()}
+
+
+def _through(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
+    for layer in layers:
+        x = layer(x)
+    return x
 
 
 def _others(value: Tensor) -> Tensor:

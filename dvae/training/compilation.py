@@ -25,7 +25,7 @@ _OPTIONS: dict[str, Any] = {
     "pattern_matcher": False,
     # What comes in always has one layout.
     "size_asserts": False,
-    # RODEO's hidden units at every neighbour read five tensors; at four they would be written to memory, and read again by each use.
+    # RODEO's hidden units at a neighbour are of five tensors; of more than so many, they would go to memory and back for each use.
     "realize_reads_threshold": 5,
 }
 

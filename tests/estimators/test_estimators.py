@@ -281,9 +281,10 @@ def test_double_control_variates_take_the_slope_from_the_other_samples(q):
     torch.testing.assert_close(estimator(quadratic, q, noise=noise).grad, expected, atol=1e-10, rtol=0)
 
 
-def test_rodeo_equals_its_stein_operators_over_all_neighbours(q):
+@pytest.mark.parametrize("depth", [1, 2])
+def test_rodeo_equals_its_stein_operators_over_all_neighbours(q, depth):
     """The equation with every neighbour built, which the estimator avoids."""
-    estimator = RODEO(3, hidden=6).double()
+    estimator = RODEO(3, hidden=6, depth=depth).double()
     with torch.no_grad():
         estimator.alpha.fill_(0.4)
         estimator.beta.fill_(-0.3)
