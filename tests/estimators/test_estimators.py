@@ -315,6 +315,18 @@ def test_rodeo_equals_its_stein_operators_over_all_neighbours(q, depth):
     torch.testing.assert_close(estimator(quadratic, q, noise=noise).grad, expected, atol=1e-10, rtol=0)
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_rodeo_compiled_goes_through_its_network_as_eager(depth):
+    """Compiled, its last layer is written as sums."""
+    torch.manual_seed(0)
+    estimator = RODEO(3, hidden=6, depth=depth).double()
+    features = torch.randn(2, 2, 3, B, dtype=torch.float64)
+    change = torch.randn(2, 3, B, D, 2, dtype=torch.float64)
+    expected = estimator.h(*features, change)
+    for given, wanted in zip(torch.compile(estimator.h, fullgraph=True)(*features, change), expected, strict=True):
+        torch.testing.assert_close(given, wanted, atol=1e-12, rtol=1e-12)
+
+
 @pytest.mark.parametrize("mean", ["geometric", "arithmetic"])
 def test_vimco_leaves_each_sample_out_of_the_bound(q, mean):
     estimator = VIMCO(3, mean)

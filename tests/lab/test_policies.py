@@ -29,7 +29,7 @@ def largest(name, latent=Categorical, num_episodes=20_000, **options) -> float:
     [
         ("REINFORCE", Categorical),
         ("StateBaseline", Categorical),
-        ("RELAX", Categorical),
+        pytest.param("RELAX", Categorical, marks=pytest.mark.slow),  # the guide's command certifies it too
         ("REINFORCE", Gaussian),
         ("LAX", Gaussian),
     ],

@@ -327,7 +327,8 @@ def assert_equal_trees(first, second, exact=False):
 OPTIONS = {"gradient_clip_norm": 0.5, "weight_decay": 0.1, "phi_warmup_steps": 4, "lr_scheduler": SCHEDULE}
 WHOLE = [
     ("NVIL", "Bernoulli", OPTIONS),
-    ("RODEO(hidden=10, depth=2)", "Bernoulli", {}),  # f' with the one backward pass
+    ("StraightThrough", "Bernoulli", {}),  # f' with the one backward pass
+    pytest.param("RODEO(hidden=10, depth=2)", "Bernoulli", {}, marks=pytest.mark.slow),
     pytest.param("REBAR", "Bernoulli", {"kl": "analytic", "lr_scheduler": CYCLE}, marks=pytest.mark.slow),
 ]
 

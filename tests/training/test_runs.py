@@ -235,7 +235,7 @@ def resume_flags(folder):
 @pytest.mark.parametrize(
     ("kills", "model"),
     [
-        (1, []),
+        pytest.param(1, [], marks=pytest.mark.slow),
         (1, ["--model.steps_per_execution=4", "--replicas=3"]),
         pytest.param(12, [], marks=pytest.mark.slow),
         pytest.param(12, ["--model.steps_per_execution=4", "--model.compile=true"], marks=pytest.mark.slow),
@@ -381,7 +381,7 @@ def test_a_resumed_run_remembers_its_best_checkpoint(stopped):
     ],
 )
 def test_a_signal_from_outside_ends_a_process_with_its_status(tmp_path, images, signum, flags):
-    arguments = slow_arguments(images, tmp_path, "--trainer.max_steps=100000", *flags)
+    arguments = slow_arguments(images, tmp_path, "--trainer.max_steps=100000", "--model.compile=false", *flags)
     process = start(arguments, tmp_path)
     while process.poll() is None and not list(tmp_path.rglob("last.ckpt")):
         sleep(0.05)
