@@ -103,7 +103,7 @@ class RODEO(GradientEstimator[Discrete]):
         # A move changes one feature of the two, and so every unit of the first layer by one product.
         slope = first.weight[:, 0]
         if not torch.compiler.is_dynamo_compiling():
-            moved = units[..., None, None, :] + change[..., None] * slope
+            moved = units[..., None, None, :] + change[..., None] @ slope[None]
             return here, _through(others, moved).mean(0).movedim(-1, 0)
         # Compiled, the last layer as sums over units is one pass, in which no unit is stored; a product reads all from memory.
         *between, last = others
