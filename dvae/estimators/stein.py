@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -96,15 +95,15 @@ class RODEO(GradientEstimator[Discrete]):
             projection, value: the network's two features at b_k, [K - 1, K, B].
             change: what a move adds to the projection, [K - 1, K, B, D, n].
         """
-        layers: list[Any] = list(self.network.layers)
-        first, *others = layers
+        first: Any = self.network.layers[0]
+        others: Any = self.network.layers[1:]
         units = first(torch.stack([projection, value], -1))
-        here = _through(others, units).mean(0).movedim(-1, 0)
+        here = others(units).mean(0).movedim(-1, 0)
         # A move changes one feature of the two, and so every unit of the first layer by one product.
         slope = first.weight[:, 0]
         if not torch.compiler.is_dynamo_compiling():
             moved = units[..., None, None, :] + change[..., None] @ slope[None]
-            return here, _through(others, moved).mean(0).movedim(-1, 0)
+            return here, others(moved).mean(0).movedim(-1, 0)
         # Compiled, the last layer as sums over units is one pass, in which no unit is stored; a product reads all from memory.
         *between, last = others
         moved = units.movedim(-1, 0)[..., None, None] + slope.view(-1, 1, 1, 1, 1, 1) * change
@@ -115,12 +114,6 @@ class RODEO(GradientEstimator[Discrete]):
 
     def summary(self) -> dict[str, Tensor]:
         return {"alpha": self.alpha.detach(), "beta": self.beta.detach()}
-
-
-def _through(layers: Sequence[nn.Module], x: Tensor) -> Tensor:
-    for layer in layers:
-        x = layer(x)
-    return x
 
 
 def _others(value: Tensor) -> Tensor:
