@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread, which is faster and steadier at these sizes, and a small data set."""
+"""Shared by all tests: one thread, which is faster and steadier at these sizes, compiling without code, and a small data set."""
 
 import warnings
 
@@ -16,6 +16,17 @@ def _steady():
     torch.manual_seed(0)
     torch.set_num_threads(1)
     torch.set_flush_denormal(False)  # dvae fit sets it; hypothesis draws subnormal numbers
+
+
+@pytest.fixture(autouse=True)
+def _traced(request, monkeypatch):
+    """``torch.compile`` runs what it has traced as it is: writing C++ takes most of its time, and is for tests marked ``inductor``.
+
+    What a step loses by being compiled, it loses in tracing.
+    """
+    if request.node.get_closest_marker("inductor") is None:
+        compile = torch.compile
+        monkeypatch.setattr("torch.compile", lambda *args, options=None, **kwargs: compile(*args, backend="eager", **kwargs))
 
 
 def pytest_collection_modifyitems(items):

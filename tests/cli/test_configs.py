@@ -18,7 +18,11 @@ MODELS = [name for name in NAMES if name not in QUANTIZED]
 
 # These read data of their own, or take long: one estimator is enough.
 WITH_ONE = ("conv", "photos", "spatial", "words")
-PAIRS = [pair for pair in itertools.product(MODELS, ESTIMATORS) if pair[0] not in WITH_ONE or pair[1] == "rebar"]
+PAIRS = [
+    pytest.param(model, estimator, marks=() if estimator == "rebar" or model == "l1" else pytest.mark.slow)
+    for model, estimator in itertools.product(MODELS, ESTIMATORS)
+    if model not in WITH_ONE or estimator == "rebar"
+]
 
 
 @pytest.mark.parametrize(("model", "estimator"), PAIRS)

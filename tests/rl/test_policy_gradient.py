@@ -288,7 +288,6 @@ def test_the_same_data_module_begins_anew_for_another_run():
     assert runs[0].episodes == runs[1].episodes
 
 
-@pytest.mark.slow
 def test_the_compiled_run_is_the_eager_one():
     data = Rollouts(Signs, num_envs=2)
     runs = [model(ESTIMATORS["RELAX"][1](), compile=compile, num_seeds=2) for compile in (False, True)]

@@ -217,6 +217,7 @@ def end(at, rank, signum):
     return ["--trainer.callbacks+=end.End", *(f"--trainer.callbacks.{name}={value}" for name, value in flags.items())]
 
 
+@pytest.mark.slow
 def test_a_run_stopped_and_then_killed_goes_on_exactly(fitted, tmp_path, capsys):
     """On two processes, of which the second is sent SIGTERM and, resumed, killed; the rest on one."""
     assert fitted("whole")[0] == 0

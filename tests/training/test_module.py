@@ -166,7 +166,7 @@ def test_every_estimator_learns_with_every_family_of_latents(name, latent, tmp_p
     model.set_mean(tiny_data.mean)
     x = tiny_data.split("train").float()
     before = model.elbo(x, 50).mean()
-    trainer(tmp_path, max_steps=150).fit(model, tiny_data)
+    trainer(tmp_path, max_steps=150, limit_val_batches=0).fit(model, tiny_data)
     assert model.elbo(x, 50).mean() > before + 1
 
 
@@ -219,7 +219,7 @@ def test_estimators_learn_with_two_layers(make, num_layers, tmp_path, tiny_data)
     model.set_mean(tiny_data.mean)
     x = tiny_data.split("train").float()
     before = model.elbo(x, 50).mean()
-    trainer(tmp_path, max_steps=200).fit(model, tiny_data)
+    trainer(tmp_path, max_steps=200, limit_val_batches=0).fit(model, tiny_data)
     assert model.elbo(x, 50).mean() > before + 1
 
 
@@ -259,6 +259,7 @@ def assert_compiled_equals_eager(estimator, num_layers, latent="Bernoulli"):
         torch.testing.assert_close(state[name], tensor, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.inductor
 def test_compiled_step_equals_the_eager_one():
     assert_compiled_equals_eager(RELAX(hidden=7), 1)
 
@@ -326,17 +327,16 @@ def assert_equal_trees(first, second, exact=False):
 
 OPTIONS = {"gradient_clip_norm": 0.5, "weight_decay": 0.1, "phi_warmup_steps": 4, "lr_scheduler": SCHEDULE}
 WHOLE = [
-    ("NVIL", "Bernoulli", OPTIONS),
-    ("StraightThrough", "Bernoulli", {}),  # f' with the one backward pass
-    pytest.param("RODEO(hidden=10, depth=2)", "Bernoulli", {}, marks=pytest.mark.slow),
-    pytest.param("REBAR", "Bernoulli", {"kl": "analytic", "lr_scheduler": CYCLE}, marks=pytest.mark.slow),
+    pytest.param("NVIL", "Bernoulli", OPTIONS, marks=pytest.mark.inductor),
+    ("RODEO(hidden=10, depth=2)", "Bernoulli", {}),
+    ("REBAR", "Bernoulli", {"kl": "analytic", "lr_scheduler": CYCLE}),
 ]
+# Each class of estimators once, with one family of its latents.
+CLASSES = {type(named(name).make()): (name, latent) for name, latent in reversed(COMBINATIONS)}
+CODE = [pytest.param(*combination, {}, marks=[pytest.mark.slow, pytest.mark.inductor]) for combination in COMBINATIONS]
 
 
-@pytest.mark.parametrize(
-    ("name", "latent", "options"),
-    WHOLE + [pytest.param(*combination, {}, marks=pytest.mark.slow) for combination in COMBINATIONS],
-)
+@pytest.mark.parametrize(("name", "latent", "options"), WHOLE + [(*combination, {}) for combination in CLASSES.values()] + CODE)
 def test_whole_step_compiled_leaves_the_run_of_the_eager_one(name, latent, options, tmp_path, tiny_data):
     """Parameters, moments, schedules, running statistics, logs and counters; batches of two sizes, blocks of several steps."""
 

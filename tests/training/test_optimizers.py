@@ -43,7 +43,7 @@ def assert_close(model, expected, tolerance=1e-10):
 OTHER_BETAS = {"class_path": "torch.optim.AdamW", "init_args": {"betas": [0.5, 0.9]}}
 
 
-@pytest.mark.parametrize("optimizer", [ADAMW, pytest.param(OTHER_BETAS, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize("optimizer", [ADAMW, OTHER_BETAS], ids=str)
 def test_a_compiled_step_of_adamw_is_that_of_torch(tmp_path, tiny_data, optimizer):
     """Parameters and moments after 30 steps; one step at a time, and several as one function."""
     torch._dynamo.reset()

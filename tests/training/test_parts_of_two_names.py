@@ -51,7 +51,7 @@ def assert_equal_and_trained(named: dvae.DiscreteVAE, plain: dvae.DiscreteVAE, b
     [
         pytest.param({"steps_per_execution": 1, "compile": False}, id="eager"),
         pytest.param({"steps_per_execution": 4}, id="whole step"),
-        pytest.param({"steps_per_execution": 4, "compile": True}, id="compiled", marks=pytest.mark.slow),
+        pytest.param({"steps_per_execution": 4, "compile": True}, id="compiled"),
     ],
 )
 def test_a_layer_of_two_names_trains_as_one_of_one(options, tiny_data):

@@ -199,7 +199,7 @@ def test_a_full_disk_stops_training_and_keeps_the_checkpoint_before(tmp_path, im
     assert f"cannot write {last}: File too large" in sentence
     assert load_model(last)[1]["global_step"] == 5  # an epoch ends at 4
     assert {path.name for path in last.parent.iterdir()} == {"last.ckpt"}
-    done(fit_arguments(images, tmp_path, *flags, "--ckpt_path=last"), tmp_path)
+    assert main(fit_arguments(images, tmp_path, *flags, "--ckpt_path=last")[2:]) == 0
 
 
 # Killed and interrupted -------------------------------------------------------------------------------------------------------
@@ -243,12 +243,13 @@ def resume_flags(folder):
         pytest.param(12, ["--model.accumulate_grad_batches=2", "--model.num_layers=2"], marks=pytest.mark.slow),
     ],
 )
-def test_a_run_killed_at_any_moment_ends_as_one_never_killed(tmp_path, images, kills, model):
+def test_a_run_killed_at_any_moment_ends_as_one_never_killed(tmp_path, images, monkeypatch, kills, model):
+    monkeypatch.chdir(tmp_path)
     scheduler = "{class_path: torch.optim.lr_scheduler.CosineAnnealingLR, init_args: {T_max: 1000}}"
     flags = ["--model.estimator=dvae.estimators.NVIL", f"--model.lr_scheduler={scheduler}", "--model.phi_warmup_steps=5", *model]
     arguments = slow_arguments(images, tmp_path, f"--trainer.max_steps={50 * max(kills, 2)}", *flags)
     runs = tmp_path / "runs"
-    done([*arguments, "--name=whole"], tmp_path)
+    assert main([*arguments[2:], "--name=whole"]) == 0
     random, survived = Random(kills), 0
     while True:
         versions = len(list(runs.glob("killed/version_*/metrics.csv")))
@@ -358,7 +359,7 @@ def stopped(tmp_path, images, monkeypatch, capsys):
 
 
 # The first step; before and after a validation, a log and the end of an epoch.
-@pytest.mark.parametrize("at", [0, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize("at", [0, 4, 6, *(pytest.param(at, marks=pytest.mark.slow) for at in (5, 7, 8))])
 def test_an_interrupted_run_says_how_to_go_on_and_does_so_exactly(stopped, at):
     signum = signal.SIGTERM if at % 2 else signal.SIGINT
     assert_same_run(*stopped(at, signum, "--trainer.max_steps=17", "--trainer.val_check_interval=5"))

@@ -75,7 +75,7 @@ def test_a_number_changes_at_multiples_of_its_interval():
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"accumulate_grad_batches": 2}, pytest.param({"compile": True}, marks=pytest.mark.slow)], ids=str
+    "options", [{}, {"accumulate_grad_batches": 2}, {"compile": True}], ids=str
 )
 def test_a_run_in_blocks_is_the_run_whose_numbers_are_set_by_hand(tmp_path, tiny_data, options):
     by_hand, driven = model(**options), model(steps_per_execution=7, **options)
