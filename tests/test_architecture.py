@@ -30,6 +30,7 @@ FLOORS = (
     ("lab",),
     ("__init__",),
     ("cli", "testing", "recipes"),
+    ("__main__",),
 )
 DATA_STANDS_ON = {"config", "errors", "noise", "files", "resources"}
 WITHOUT_LIGHTNING = {*GROUND, "latents", "networks", "likelihoods", "priors", "estimators", "models"}

@@ -178,7 +178,7 @@ def test_a_run_that_is_interrupted_says_how_it_goes_on_and_does_so_exactly(place
 
 def test_a_run_that_is_killed_goes_on_exactly(place):
     environment = {**os.environ, "PYTHONPATH": str(Path(dvae.__file__).parents[1])}
-    command = [sys.executable, "-m", "dvae.cli", *RUN, "--name=r", stopped(signal.SIGKILL, 13)]
+    command = [sys.executable, "-m", "dvae", *RUN, "--name=r", stopped(signal.SIGKILL, 13)]
     assert subprocess.run(command, env=environment, capture_output=True, check=False).returncode == -signal.SIGKILL
     assert read_checkpoint(last(place / "runs/r"))["global_step"] == 10
     assert main([*RUN, "--name=r", "--ckpt_path=last"]) == 0

@@ -37,7 +37,7 @@ def test_ctrl_c_while_a_command_is_imported_is_no_traceback():
 
 
 def test_it_runs_as_a_module():
-    result = subprocess.run([sys.executable, "-m", "dvae.cli", "--version"], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-m", "dvae", "--version"], capture_output=True, text=True, check=True)
     assert result.stdout.startswith("dvae ")
 
 

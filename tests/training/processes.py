@@ -63,7 +63,7 @@ def fit_arguments(images, tmp_path, *more):
     config.write_text(CALLBACKS)
     return [
         "-m",
-        "dvae.cli",
+        "dvae",
         "fit",
         f"--config={config}",
         "--data=dvae.data.ArrayData",

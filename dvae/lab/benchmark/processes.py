@@ -110,7 +110,7 @@ def _seconds(estimator: str, processes: int, batch_size: int, steps: int, flags:
     spread = ["--trainer.strategy", "ddp", "--trainer.devices", str(processes)] if processes > 1 else []
     with tempfile.TemporaryDirectory() as folder:
         config = json.dumps(named(estimator).make().config)
-        command = [sys.executable, "-m", "dvae.cli", "fit", "--config", "l1", "--model.estimator", config]
+        command = [sys.executable, "-m", "dvae", "fit", "--config", "l1", "--model.estimator", config]
         command += ["--model.compile", "true", "--data.batch_size", str(batch_size), "--trainer.max_steps", str(steps)]
         command += ["--trainer.accelerator", "cpu", "--threads", "1", "--trainer.log_every_n_steps", str(_LOGGED)]
         command += ["--trainer.limit_val_batches", "0", "--trainer.enable_progress_bar", "false", "--runs", folder, *spread, *flags]

@@ -1,4 +1,4 @@
-"""``python -m dvae.cli``."""
+"""``python -m dvae``."""
 
 import sys
 
