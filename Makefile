@@ -76,7 +76,7 @@ docs: setup  ## build the API and the guide from the docstrings, in build/docs
 	$(BIN)/python .ci/docs.py
 
 certify: setup  ## certify every estimator against exact enumeration
-	$(BIN)/dvae certify --all --problems 4
+	$(BIN)/dvae certify --all --num_problems 4
 
 benchmark: setup  ## time a step of every estimator: eager, compiled, of several models
 	$(BIN)/dvae benchmark --estimators '[all]' --repetitions 3 --json $(RUNS)/benchmark.json --plot $(RUNS)/benchmark.png
