@@ -93,7 +93,7 @@ def altered(content, rng: np.random.Generator):
 def check(call, path, *, harmless=True):
     """Run it: an InputError of one sentence, or no error at all; within time and memory."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.monotonic()
+    start = time.process_time()
     try:
         call()
     except InputError as error:
@@ -104,7 +104,7 @@ def check(call, path, *, harmless=True):
     else:
         assert harmless
         outcome = "harmless"
-    assert time.monotonic() - start < _SECONDS
+    assert time.process_time() - start < _SECONDS
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < _MEGABYTES * 1024
     return outcome
 
@@ -308,9 +308,9 @@ def test_a_model_larger_than_its_file_is_refused_at_once(name, replica, checkpoi
     good = torch.load(checkpoints / ("model.ckpt" if replica is None else "replicas.ckpt"), weights_only=True)
     (good if replica is None else good["dvae"]["replicas"][replica])["hyper_parameters"] |= HUGE[name]
     torch.save(good, tmp_path / "huge.ckpt")
-    start = time.monotonic()
+    start = time.process_time()
     assert check(lambda: load_model(tmp_path / "huge.ckpt", replica=replica), tmp_path) == "refused"
-    assert time.monotonic() - start < 4
+    assert time.process_time() - start < 4
     assert not torch.nn.modules.module._global_parameter_registration_hooks
 
 
@@ -360,9 +360,9 @@ def test_configs(count, checkpoint, tmp_path, capsys, monkeypatch):
         path = tmp_path / f"config{index}.yaml"
         text = yaml.safe_dump(altered(good, rng) if index % 2 else good).encode()
         path.write_bytes(text if index % 2 else damaged(text, rng))
-        start = time.monotonic()
+        start = time.process_time()
         outcomes.append(failure_or_success(["fit", f"--config={path}", *fixed, f"--runs={tmp_path / 'runs'}"], capsys))
-        assert time.monotonic() - start < _SECONDS, path.read_text()
+        assert time.process_time() - start < _SECONDS, path.read_text()
     assert not (tmp_path / "owned").exists()
     tally("configs", outcomes)
 
@@ -389,9 +389,9 @@ def test_yaml_that_would_take_all_memory_or_run_code_is_refused(content, message
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "config.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InputError, match=message):
         check_yaml(path)
     assert failure_or_success(["fit", f"--config={path}"], capsys) == "refused"
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
     assert not (tmp_path / "owned").exists()

@@ -76,7 +76,13 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"dvae {__version__}")
         return 0
     try:
-        return _run(command, rest)
+        status = _run(command, rest)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        if not _reader_has_gone():
+            raise
+        return 1
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning turns Ctrl-C into an exit with status 1.
         if isinstance(stop, SystemExit) and not isinstance(stop.__context__, KeyboardInterrupt):
@@ -84,6 +90,16 @@ def main(args: Sequence[str] | None = None) -> int:
         hint = "; the same command goes on" if _goes_on(command, rest) else ""
         print(f"dvae: stopped by SIGINT{hint}", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads what is printed any more, as behind ``| head``; if so, the rest goes nowhere, at exit too."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _has_engine(arguments: Sequence[str]) -> bool:

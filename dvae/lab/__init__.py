@@ -175,14 +175,14 @@ batch 100 at rate .0003 with these betas; (d) nonlinear maps, 10,000 of batch 24
 | no decay of r's weights | -128.80 ± 0.07 | | | |
 | phi's rate .01 | -128.67 ± 0.10 | | | |
 
-None of them is told apart from the paper's RELAX, so that its arguments stay the defaults. An r of one layer of 32 units is as good,
-and faster: `--config relax_small`.
+None of them is told apart from the paper's RELAX, so that its arguments stay the defaults. An r of one layer of 32 units is as
+good, and faster: `--config relax_small`.
 
 What an update costs counts as much: with the small r .75 of RELAX's time, REBAR's .68 (`dvae benchmark --estimators '[RELAX,
-RELAX(hidden=32, depth=1), REBAR]' --modes '[compiled]'`). Long runs in `make train`'s set-up, one seed, each on one of two cores while
-the other was busy (`dvae fit --config l1 --config rebar --trainer.max_steps 700000` and so on, and `dvae curves RUN... --levels
-'[-125, -120, -118, -117, -116, -115, -114]'`); thousands of updates, and seconds until the training ELBO was there, of which the first
-30 to 44 compile:
+RELAX(hidden=32, depth=1), REBAR]' --modes '[compiled]'`). Long runs in `make train`'s set-up, one seed, each on one of two cores
+while the other was busy (`dvae fit --config l1 --config rebar --trainer.max_steps 700000` and so on, and `dvae curves RUN...
+--levels '[-125, -120, -118, -117, -116, -115, -114]'`); thousands of updates, and seconds until the training ELBO was there, of
+which the first 30 to 44 compile:
 
 | estimator | -125 | -120 | -118 | -117 | -116 | -115 | -114 |
 |---|---|---|---|---|---|---|---|
@@ -192,8 +192,8 @@ the other was busy (`dvae fit --config l1 --config rebar --trainer.max_steps 700
 
 ![Training ELBO against updates and seconds](../../.github/elbo_per_second.png)
 
-The small r is first from -120 on: it needs as few updates as the large one, or fewer, at .75 of its time, and a third fewer than REBAR
-in the end. REBAR is ahead in the first two minutes. Take `--config relax_small`, or REBAR for shorter runs.
+The small r is first from -120 on: it needs as few updates as the large one, or fewer, at .75 of its time, and a third fewer than
+REBAR in the end. REBAR is ahead in the first two minutes. Take `--config relax_small`, or REBAR for shorter runs.
 
 # The gradient without its free noise
 

@@ -41,6 +41,14 @@ def test_it_runs_as_a_module():
     assert result.stdout.startswith("dvae ")
 
 
+def test_a_reader_that_goes_away_is_no_traceback():
+    """As in ``dvae estimators | head -1``."""
+    process = subprocess.Popen([sys.executable, "-m", "dvae", "estimators"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 1
+
+
 def test_a_warning_of_the_package_is_a_sentence_and_others_stay_as_they_are():
     import os
     import warnings

@@ -26,7 +26,7 @@ TINY = {"num_pixels": 16, "num_latents": 4, "lr": 0.01, "steps_per_execution": 7
 def fit(tmp_path, tiny_data):
     """Trains a module on the data of a seed, and returns its trainer; in float64, so that only the order of sums differs."""
 
-    def run(module, seed, max_steps=200, precision="64-true", dynamic=False, **options):
+    def run(module, seed, max_steps=100, precision="64-true", dynamic=False, **options):
         images = torch.rand(40, 16, generator=torch.Generator().manual_seed(0)) if dynamic else tiny_data.split("train")
         data = dvae.data.ArrayData(images, tiny_data.split("valid"), batch_size=12, eval_batch_size=5, seed=seed, dynamic=dynamic)
         trainer = pl.Trainer(
@@ -73,7 +73,7 @@ MLP = {"class_path": "dvae.networks.MLP", "init_args": {"in_features": 16, "out_
     ],
 )
 def test_a_replica_is_the_model_of_a_run_with_its_seed(fit, make, options, dynamic):
-    """Parameters, running statistics and buffers after 200 steps; and the logged metrics."""
+    """Parameters, running statistics and buffers after 100 steps; and the logged metrics."""
     singles, metrics = [], []
     for index in range(3):
         own = {**options, **({"seed": options["seed"] + index} if "seed" in options else {})}
