@@ -14,8 +14,8 @@ of which the table takes the best on the validation set. Stopped, the same comma
 `make paper ROWS=MNIST/L1 DATA=binarized_mnist_fixed.npz` is both commands.
 
 REBAR's shipped row is of one run on one core beside other work, in 65 minutes. RELAX's was begun by an earlier version, went on by
-later ones, and has no seconds; it has `direct_gradient`, as in the paper. With it (`--model.direct_gradient true`) REBAR had ended at
--111.78, with a validation ELBO of -114.86 and a bound of -109.28: at 2,000,000 updates it makes no difference that one seed shows.
+later ones, and has no seconds; it has `direct_gradient`, as in the paper. With that (`--model.direct_gradient true`) REBAR had
+ended at -111.78, with a validation ELBO of -114.86 and a bound of -109.28: no difference that one seed shows.
 
 Three numbers go by one name there. The paper's table 1 is the highest training ELBO that was ever reached, a mean over few steps;
 ours is that too, and beside it the mean over the last fortieth. Its validation figure is called a bound of 100 samples, but agrees
