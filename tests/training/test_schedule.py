@@ -74,9 +74,7 @@ def test_a_number_changes_at_multiples_of_its_interval():
     assert [schedule.value(step) for step in (0, 9, 10, 19, 95, 100, 2000)] == [0.0, 0.0, 0.1, 0.1, 0.9, 1.0, 1.0]
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"accumulate_grad_batches": 2}, {"compile": True}], ids=str
-)
+@pytest.mark.parametrize("options", [{}, {"accumulate_grad_batches": 2}, {"compile": True}], ids=str)
 def test_a_run_in_blocks_is_the_run_whose_numbers_are_set_by_hand(tmp_path, tiny_data, options):
     by_hand, driven = model(**options), model(steps_per_execution=7, **options)
     trainer(tmp_path, ByHand()).fit(by_hand, tiny_data)
