@@ -93,7 +93,7 @@ LARGE = [combination for combination in COMBINATIONS if combination[0] != "Exact
 
 
 # An order of ten thousand takes seconds for each of an estimator's samples.
-SLOW = [name for name in LARGE if name[1] == "PlackettLuce" and "coupled=False" in name[0]]
+SLOW = [name for name in LARGE if name[1] == "PlackettLuce" and name[0] not in ("REINFORCE", "REBAR")]
 
 
 @pytest.mark.parametrize(("name", "family"), [pytest.param(*one, marks=pytest.mark.slow) if one in SLOW else one for one in LARGE])

@@ -135,7 +135,8 @@ def test_two_processes_stay_equal_on_different_data_and_noise_and_resume(tmp_pat
         assert largest_difference([whole["model"], whole["optimizer"]], [rest["model"], rest["optimizer"]]) == 0
 
 
-@pytest.mark.parametrize("model", [DENSE, pytest.param(GRID, marks=pytest.mark.slow)], ids=["dense", "grid"])
+@pytest.mark.slow  # test_apart.py has two processes in every run of the suite
+@pytest.mark.parametrize("model", [DENSE, GRID], ids=["dense", "grid"])
 def test_two_processes_equal_one_with_the_combined_batch(tmp_path, images, model):
     """With the same noise for the same images; in float64, so that only the order of sums differs."""
     first, second = several(tmp_path, "two", 2, "share", 12, images, model=model)

@@ -69,7 +69,7 @@ MLP = {"class_path": "dvae.networks.MLP", "init_args": {"in_features": 16, "out_
         (lambda: NVIL(hidden=[5]), {"lr_scheduler": COSINE, "weight_decay": 0.01, "seed": 3}, True),
         (lambda: LOO(), {"latent": "Categorical", "num_classes": 3, "kl": "analytic"}, False),
         pytest.param(lambda: RODEO(hidden=5), {"encoder": MLP}, True, marks=pytest.mark.slow),
-        (lambda: REBAR(), {"compile": True}, False),
+        pytest.param(lambda: REBAR(), {"compile": True}, False, marks=pytest.mark.slow),
     ],
 )
 def test_a_replica_is_the_model_of_a_run_with_its_seed(fit, make, options, dynamic):
