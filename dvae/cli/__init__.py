@@ -77,7 +77,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     try:
         status = _run(command, rest)
-        sys.stdout.flush()
+        sys.stdout.flush()  # at exit, a closed pipe could not be told from a failure
         return status
     except BrokenPipeError:
         if not _reader_has_gone():
